@@ -1,0 +1,113 @@
+/*
+ * One error type from top to bottom.
+ *
+ * Three kinds of failure are never mixed: bad input from outside returns an err and
+ * changes nothing; a refusal by the TPM is a well-formed response, and err is success;
+ * a broken invariant of our own is panic(). The sentence that a person reads for each
+ * code stands beside it here and nowhere else.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct [[nodiscard]] err {
+    uint16_t code; /* 0 is success; the values are stable: they cross the enclave boundary */
+};
+
+/*    name                   value  what the operator is told */
+#define ERR_LIST(X)                                                                                                    \
+    X(NONE, 0, "success")                                                                                              \
+    /* input that came over a boundary */                                                                              \
+    X(TRUNCATED, 1, "the data ends before the structure does")                                                         \
+    X(TRAILING, 2, "there are bytes behind the end of the structure")                                                  \
+    X(TOO_LARGE, 3, "a size is above the limit")                                                                       \
+    X(OVERFLOW, 4, "a sum of sizes or addresses wraps around")                                                         \
+    X(BAD_VALUE, 5, "a field has a value that is not allowed")                                                         \
+    X(NO_SPACE, 6, "the output buffer is too small")                                                                   \
+    X(NO_MEMORY, 7, "out of memory")                                                                                   \
+    /* the call boundary of an enclave */                                                                              \
+    X(CALL_RANGE, 16, "a buffer of the call does not lie wholly outside the enclave")                                  \
+    X(CALL_ALIGNMENT, 17, "a buffer of the call is not aligned to 8 bytes")                                            \
+    X(CALL_UNKNOWN, 18, "the enclave has no call of this number")                                                      \
+    X(CALL_STATE, 19, "the call is not allowed in this state of the enclave")                                          \
+    X(CALL_BUSY, 20, "a commit is under way; only its outcome can be told to the enclave now")                         \
+    X(ENCLAVE_DEAD, 21, "the enclave has stopped for good after an internal fault; start the instance again")          \
+    X(ENCLAVE_ENTERED, 22, "the enclave is being executed by another thread")                                          \
+    /* an enclave image */                                                                                             \
+    X(IMAGE_MAGIC, 32, "this is not an enclave image file")                                                            \
+    X(IMAGE_FORMAT, 33, "the enclave image file has an unknown format or a malformed header")                          \
+    X(IMAGE_SEGMENT, 34, "the enclave image file has a malformed segment")                                             \
+    X(IMAGE_STUB, 35, "the enclave image has no ENCLU stub where its header says")                                     \
+    X(IMAGE_NO_XFRM, 36, "the enclave image is not signed for any XFRM that this machine can run")                     \
+    X(IMAGE_UNSEALED, 37, "the enclave image could still be changed: its descriptor is not sealed")                    \
+    X(ELF_UNUSABLE, 38, "the ELF file cannot become an enclave image")                                                 \
+    /* ECREATE, EADD, EINIT, EENTER, in the words of the SDM */                                                        \
+    X(SGX_SECS, 48, "ECREATE refused the SECS")                                                                        \
+    X(SGX_SECINFO, 49, "EADD refused the page: SECINFO, offset or TCS content")                                        \
+    X(SGX_ORDER, 50, "the operation is not allowed at this point of the enclave's life")                               \
+    X(SGX_SIG_STRUCT, 51, "EINIT refused: SGX_INVALID_SIG_STRUCT (header, exponent, reserved bytes)")                  \
+    X(SGX_SIGNATURE, 52, "EINIT refused: SGX_INVALID_SIGNATURE (signature, Q1 or Q2)")                                 \
+    X(SGX_MEASUREMENT, 53, "EINIT refused: SGX_INVALID_MEASUREMENT (the pages are not those that were signed)")        \
+    X(SGX_ATTRIBUTE, 54, "EINIT refused: SGX_INVALID_ATTRIBUTE (attributes or MISCSELECT under the mask)")             \
+    X(SGX_TCS_BUSY, 55, "EENTER refused: the TCS is in use, or is not a TCS")                                          \
+    X(SGX_FAULT, 56, "the enclave faulted and is dead; it can only be destroyed")                                      \
+    X(SGX_CPUSVN, 57, "EGETKEY refused: SGX_INVALID_CPUSVN")                                                           \
+    X(SGX_ISVSVN, 58, "EGETKEY refused: SGX_INVALID_ISVSVN")                                                           \
+    X(SGX_KEYNAME, 59, "EGETKEY refused: SGX_INVALID_KEYNAME")                                                         \
+    X(NO_SECRET_MEMORY, 60,                                                                                            \
+      "this kernel gives no secret memory (memfd_secret): boot with secretmem.enable=1, or use a kernel from 6.5 on")  \
+    X(MEMLOCK, 61, "secret memory was refused: RLIMIT_MEMLOCK is too low (systemd: LimitMEMLOCK=, shell: ulimit -l)")  \
+    X(CPU_UNREACHABLE, 62, "the software device's processor (vtpm-cpu) does not answer")                               \
+    /* sealed state */                                                                                                 \
+    X(STATE_MAGIC, 80, "this is not a sealed vTPM state")                                                              \
+    X(STATE_FORMAT, 81, "the sealed state has a format that this release does not read")                               \
+    X(STATE_CUT, 82, "the sealed state is cut off or has bytes added")                                                 \
+    X(STATE_OTHER_INSTANCE, 83, "the sealed state belongs to another instance")                                        \
+    X(STATE_OTHER_IMAGE, 84, "the sealed state was made by another enclave image (another MRENCLAVE)")                 \
+    X(STATE_OTHER_DEVICE, 85, "the sealed state was made on another SGX device, or under another device secret")       \
+    X(STATE_ALTERED, 86, "the sealed state was altered: it does not authenticate")                                     \
+    X(STATE_MISSING, 87, "the instance's state is missing; nothing was created in its place")                          \
+    X(STATE_EXISTS, 88, "there is a state of this instance already")                                                   \
+    X(STATE_REJECTED, 89, "the TPM library refused the state that the seal authenticated")                             \
+    X(STATE_LOCKED, 90, "the instance's state is in use by another process")                                           \
+    X(STATE_IO, 91, "the state could not be read or written")                                                          \
+    /* cryptography and the TPM */                                                                                     \
+    X(CRYPTO, 96, "a cryptographic operation failed")                                                                  \
+    X(AUTHENTICATION, 97, "the data does not authenticate")                                                            \
+    X(TPM, 98, "the TPM library failed")                                                                               \
+    X(TPM_OFF, 99, "the TPM is powered off")                                                                           \
+    /* the host */                                                                                                     \
+    X(SYSTEM, 112, "a system call failed")                                                                             \
+    X(USAGE, 113, "the command line is wrong")                                                                         \
+    X(PEER_CLOSED, 114, "the other side closed the connection")                                                        \
+    X(SANDBOX, 115, "the process could not confine itself")                                                            \
+    X(KEY_UNUSABLE, 116, "the signing key cannot be used: SGX wants RSA-3072 with the public exponent 3")              \
+    X(SECRET_MISSING, 117, "the device secret is missing; nothing was created in its place")                           \
+    X(SECRET_UNUSABLE, 118, "the device secret cannot be used: wrong size, owner or mode")                             \
+    X(SECRET_EXISTS, 119, "there is a device secret already; nothing was changed")                                     \
+    X(PASSPHRASE, 120, "the passphrase is not the one that the device secret was made with")
+
+enum err_code {
+#define ERR_ENUM(name, value, sentence) ERR_##name = (value),
+    ERR_LIST(ERR_ENUM)
+#undef ERR_ENUM
+};
+
+#define OK         ((struct err){ERR_NONE})
+#define FAIL(name) ((struct err){ERR_##name})
+
+/* Returns the error of call to the caller, if there is one. */
+#define TRY(call)                                                                                                      \
+    do {                                                                                                               \
+        struct err err_of_try_ = (call);                                                                               \
+        if (err_of_try_.code) return err_of_try_;                                                                      \
+    } while (0)
+
+/* Returns ERR_name unless condition holds. */
+#define ENSURE(condition, name)                                                                                        \
+    do {                                                                                                               \
+        if (!(condition)) return FAIL(name);                                                                           \
+    } while (0)
+
+/* Runs fn(&variable) when the variable goes out of scope. */
+#define DEFER(fn) __attribute__((cleanup(fn)))
