@@ -1,9 +1,9 @@
 /*
  * Host memory, seen from inside the enclave.
  *
- * Guarantees: nothing is read from or written to memory that is not wholly outside the enclave; each word of the host is
- * read once. Accesses are whole aligned words of 8 bytes, so that no stale data of the processor's buffers comes in or
- * goes out with them (CVE-2022-21233; CVE-2022-21166).
+ * Guarantees: nothing is read from or written to memory that is not wholly outside the enclave; each word of the host
+ * is read once. Accesses are whole aligned words of 8 bytes, so that no stale data of the processor's buffers comes in
+ * or goes out with them (CVE-2022-21233; CVE-2022-21166).
  */
 #pragma once
 
@@ -24,7 +24,8 @@ struct host_ptr {
  */
 struct err host_range_check(struct host_ptr host, uint64_t size);
 
-/* Copies size bytes, and up to the next multiple of 8 zeros, into to, which has room for them. The range was checked. */
+/* Copies size bytes, and up to the next multiple of 8 zeros, into to, which has room for them. The range was checked.
+ */
 void host_copy_in(void *to, struct host_ptr from, uint64_t size);
 
 /* Copies size bytes to the host, and zeros up to the next multiple of 8. The range was checked with that multiple. */

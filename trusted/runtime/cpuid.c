@@ -6,8 +6,8 @@
 #define BIT(n) (UINT32_C(1) << (n))
 
 static const uint32_t baseline[4] = {
-    BIT(24) | BIT(25) | BIT(26),                     /* FXSR, SSE, SSE2 */
-    BIT(1) | BIT(9) | BIT(19) | BIT(25) | BIT(30),   /* PCLMULQDQ, SSSE3, SSE4.1, AES-NI, RDRAND */
+    BIT(24) | BIT(25) | BIT(26),                   /* FXSR, SSE, SSE2 */
+    BIT(1) | BIT(9) | BIT(19) | BIT(25) | BIT(30), /* PCLMULQDQ, SSSE3, SSE4.1, AES-NI, RDRAND */
     0,
     0,
 };

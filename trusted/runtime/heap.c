@@ -30,15 +30,15 @@ struct link {
     struct chunk *previous;
 };
 
-#define UNIT         16u
-#define HEADER       sizeof(struct chunk)
-#define GUARD_SIZE   8u
-#define TAIL_SIZE    (GUARD_SIZE + 1u)
-#define EXACT_BINS   64u                 /* bin n holds payloads of n + 1 units */
-#define BIN_COUNT    (EXACT_BINS + 16u)  /* then one bin for each power of two */
-#define MARK_FREE    UINT64_C(0x5ca1ab1e0ddba115)
-#define MARK_USED    UINT64_C(0x0defaced0c0ffee5)
-#define PAGE         4096u
+#define UNIT       16u
+#define HEADER     sizeof(struct chunk)
+#define GUARD_SIZE 8u
+#define TAIL_SIZE  (GUARD_SIZE + 1u)
+#define EXACT_BINS 64u                /* bin n holds payloads of n + 1 units */
+#define BIN_COUNT  (EXACT_BINS + 16u) /* then one bin for each power of two */
+#define MARK_FREE  UINT64_C(0x5ca1ab1e0ddba115)
+#define MARK_USED  UINT64_C(0x0defaced0c0ffee5)
+#define PAGE       4096u
 
 _Static_assert(sizeof(struct chunk) == UNIT, "payloads stay aligned");
 _Static_assert(sizeof(struct link) <= UNIT, "the smallest payload holds the link");
@@ -129,8 +129,8 @@ static void bin_remove(struct chunk *c)
     struct link *l = link_of(c);
     unsigned bin = bin_of(c->units);
     struct chunk **head = &bins[bin];
-    bool consistent = (l->previous ? link_of(l->previous)->next == c : *head == c) &&
-                      (!l->next || link_of(l->next)->previous == c);
+    bool consistent =
+        (l->previous ? link_of(l->previous)->next == c : *head == c) && (!l->next || link_of(l->next)->previous == c);
     if (!consistent) panic(PANIC_HEAP_OVERRUN);
     if (l->previous)
         link_of(l->previous)->next = l->next;

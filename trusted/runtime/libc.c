@@ -1,7 +1,7 @@
 /*
- * The operating-system half of the C library, for code that was compiled against a whole one: libtpms, libcrypto and the
- * pure half of musl. There is no operating system: memory is the enclave's heap, randomness is the processor's, time is
- * what the host claimed, there is one thread, and everything else is not there and says so.
+ * The operating-system half of the C library, for code that was compiled against a whole one: libtpms, libcrypto and
+ * the pure half of musl. There is no operating system: memory is the enclave's heap, randomness is the processor's,
+ * time is what the host claimed, there is one thread, and everything else is not there and says so.
  */
 #include <assert.h>
 #include <errno.h>
@@ -238,7 +238,7 @@ int wctomb(char *out, wchar_t wide)
 char *strerror(int code)
 {
     (void)code;
-    return (char *)(uintptr_t)"error";
+    return (char *)(uintptr_t) "error";
 }
 
 int __xpg_strerror_r(int code, char *out, size_t size);
@@ -389,8 +389,8 @@ MEANINGLESS(srand);
 MEANINGLESS(__fdelt_chk);
 
 /*
- * stderr and stdin: musl's fwrite, which vsnprintf brings along, sees a stream that can be neither read nor written. The
- * first word of musl's FILE holds its flags.
+ * stderr and stdin: musl's fwrite, which vsnprintf brings along, sees a stream that can be neither read nor written.
+ * The first word of musl's FILE holds its flags.
  */
 #define MUSL_F_NORD 4u
 #define MUSL_F_NOWR 8u

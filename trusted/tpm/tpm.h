@@ -1,0 +1,47 @@
+/*
+ * One TPM 2.0: libtpms and its globals, caged. There is one per enclave because libtpms has one per process.
+ *
+ * Guarantees: the locality of a command is the argument's, never the command's; a TPM is manufactured only when the
+ * caller says so, and never because a state did not load; every state that libtpms wants kept is handed out exactly
+ * once, by tpm_take_commit. Not guaranteed: that the caller made it durable before it lets the response out.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/span.h"
+
+#define TPM_LOCALITY_MAX 4u
+
+struct tpm {
+    bool on;
+    bool manufacture;    /* only tpm_power_on_new sets it */
+    bool commit_pending; /* permanent holds a state that was not taken yet */
+    uint8_t locality;
+    uint8_t *permanent; /* libtpms' whole permanent state, owned; wiped when replaced */
+    size_t permanent_size;
+    bool orderly; /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
+};
+
+/* Makes a new TPM with seeds of its own and powers it on. A commit is pending afterwards. ERR_TPM. */
+struct err tpm_power_on_new(struct tpm *tpm);
+
+/* Powers a TPM on from its permanent state. ERR_STATE_REJECTED if libtpms does not take it: nothing is made instead. */
+struct err tpm_power_on(struct tpm *tpm, struct span permanent);
+
+/*
+ * Runs one command (TPM 2.0 Library, Part 1, 18) at locality 0 to 4 and writes the response. A refusal by the TPM is a
+ * response. ERR_TPM_OFF, ERR_TPM.
+ */
+struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, struct writer *response);
+
+/* _TPM_Init over the newest permanent state, as a reset of the machine does. ERR_TPM, ERR_STATE_REJECTED. */
+struct err tpm_reset(struct tpm *tpm);
+
+/* TPM2_Shutdown(STATE), or CLEAR if that fails, unless the client did it; then power off. */
+struct err tpm_power_off(struct tpm *tpm);
+
+/* True, and the state, if there is one to be stored; it stays valid until the next call. */
+bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent);
