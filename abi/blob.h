@@ -25,12 +25,12 @@
 
 #include <stdint.h>
 
-#define BLOB_MAGIC          "VTPMSEAL"
-#define BLOB_MAGIC_SIZE     8u
-#define BLOB_FORMAT         0u
-#define BLOB_KIND_PERMANENT 1u
-#define BLOB_HEADER_SIZE    640u
-#define BLOB_TAG_SIZE       16u
+#define BLOB_MAGIC             "VTPMSEAL"
+#define BLOB_MAGIC_SIZE        8u
+#define BLOB_FORMAT            0u
+#define BLOB_KIND_PERMANENT    1u
+#define BLOB_HEADER_SIZE       640u
+#define BLOB_TAG_SIZE          16u
 
 #define BLOB_OFFSET_FORMAT     8u
 #define BLOB_OFFSET_KIND       10u
@@ -43,5 +43,5 @@
 #define BLOB_OFFSET_RANDOM     96u
 #define BLOB_OFFSET_KEYREQUEST 128u
 
-#define BLOB_RANDOM_SIZE     32u
-#define BLOB_DEVICE_TAG_SIZE 16u
+#define BLOB_RANDOM_SIZE       32u
+#define BLOB_DEVICE_TAG_SIZE   16u

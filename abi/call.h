@@ -32,10 +32,10 @@
 #define CALL_EFFECT_HEADER_SIZE 8u
 #define CALL_ALIGNMENT          8u
 
-#define INSTANCE_ID_SIZE  16u   /* a UUID, drawn inside the enclave */
-#define HOST_ENTROPY_SIZE 32u   /* host bytes mixed into the enclave's randomness; they can only add */
-#define TPM_BUFFER_MAX    4096u /* bytes of a TPM command or response (libtpms' TPM_BUFFER_MAX) */
-#define STATE_MAX         (256u * 1024u) /* bytes of a sealed state, header included */
+#define INSTANCE_ID_SIZE        16u            /* a UUID, drawn inside the enclave */
+#define HOST_ENTROPY_SIZE       32u            /* host bytes mixed into the enclave's randomness; they can only add */
+#define TPM_BUFFER_MAX          4096u          /* bytes of a TPM command or response (libtpms' TPM_BUFFER_MAX) */
+#define STATE_MAX               (256u * 1024u) /* bytes of a sealed state, header included */
 
 /* Calls of the instance enclave */
 enum call_number {
@@ -72,11 +72,11 @@ enum effect_kind {
 };
 
 /* Body sizes, for both sides' buffers and for the table of calls */
-#define CALL_START_FIXED_SIZE     (4u + INSTANCE_ID_SIZE + 16u + HOST_ENTROPY_SIZE + 4u)
-#define CALL_START_MAX            (CALL_START_FIXED_SIZE + STATE_MAX)
-#define CALL_TPM_COMMAND_MAX      (1u + TPM_BUFFER_MAX)
-#define CALL_INPUT_MAX            (CALL_RECORD_HEADER_SIZE + CALL_START_MAX)
-#define EFFECT_STORE_FIXED_SIZE   8u
+#define CALL_START_FIXED_SIZE   (4u + INSTANCE_ID_SIZE + 16u + HOST_ENTROPY_SIZE + 4u)
+#define CALL_START_MAX          (CALL_START_FIXED_SIZE + STATE_MAX)
+#define CALL_TPM_COMMAND_MAX    (1u + TPM_BUFFER_MAX)
+#define CALL_INPUT_MAX          (CALL_RECORD_HEADER_SIZE + CALL_START_MAX)
+#define EFFECT_STORE_FIXED_SIZE 8u
 /* Capacity that the output buffer must have for any call: a store, the instance effect and a reply */
 #define CALL_OUTPUT_MAX                                                                                                \
     (CALL_RESULT_HEADER_SIZE + 3u * CALL_EFFECT_HEADER_SIZE + EFFECT_STORE_FIXED_SIZE + STATE_MAX + INSTANCE_ID_SIZE + \

@@ -11,19 +11,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SGX_PAGE_SIZE  4096u
-#define SGX_CHUNK_SIZE 256u /* what one EEXTEND measures */
-#define SGX_SIZE_MIN   0x2000u
-#define SGX_HASH_SIZE  32u
-#define SGX_KEY_SIZE   16u
-#define SGX_RSA_SIZE   384u /* RSA-3072 */
+#define SGX_PAGE_SIZE           4096u
+#define SGX_CHUNK_SIZE          256u /* what one EEXTEND measures */
+#define SGX_SIZE_MIN            0x2000u
+#define SGX_HASH_SIZE           32u
+#define SGX_KEY_SIZE            16u
+#define SGX_RSA_SIZE            384u /* RSA-3072 */
 
 /* ENCLU leaves, in EAX */
-#define SGX_EREPORT 0u
-#define SGX_EGETKEY 1u
-#define SGX_EENTER  2u
-#define SGX_ERESUME 3u
-#define SGX_EEXIT   4u
+#define SGX_EREPORT             0u
+#define SGX_EGETKEY             1u
+#define SGX_EENTER              2u
+#define SGX_ERESUME             3u
+#define SGX_EEXIT               4u
 
 /* Error codes of ENCLS and ENCLU, in RAX */
 #define SGX_SUCCESS             0u
@@ -46,12 +46,12 @@
 #define SGX_FLAGS_AEXNOTIFY     (UINT64_C(1) << 10)
 
 /* ATTRIBUTES.XFRM has the layout of XCR0 */
-#define SGX_XFRM_LEGACY UINT64_C(0x3) /* x87 and SSE: always 1 */
-#define SGX_XFRM_AVX    UINT64_C(0x4)
-#define SGX_XFRM_MPX    UINT64_C(0x18)
-#define SGX_XFRM_AVX512 UINT64_C(0xE0) /* all three or none, and only with AVX */
-#define SGX_XFRM_PKRU   UINT64_C(0x200)
-#define SGX_XFRM_AMX    UINT64_C(0x60000) /* both or none */
+#define SGX_XFRM_LEGACY         UINT64_C(0x3) /* x87 and SSE: always 1 */
+#define SGX_XFRM_AVX            UINT64_C(0x4)
+#define SGX_XFRM_MPX            UINT64_C(0x18)
+#define SGX_XFRM_AVX512         UINT64_C(0xE0) /* all three or none, and only with AVX */
+#define SGX_XFRM_PKRU           UINT64_C(0x200)
+#define SGX_XFRM_AMX            UINT64_C(0x60000) /* both or none */
 
 struct sgx_attributes {
     uint64_t FLAGS;

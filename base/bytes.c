@@ -6,7 +6,7 @@ static struct err take(struct reader *r, size_t size, const uint8_t **out)
 {
     ENSURE(size <= r->left, TRUNCATED);
     *out = r->next;
-    r->next += size;
+    if (size) r->next += size; /* an empty span may have no address */
     r->left -= size;
     return OK;
 }

@@ -106,7 +106,7 @@ enum err_code {
 /* Returns ERR_name unless condition holds. */
 #define ENSURE(condition, name)                                                                                        \
     do {                                                                                                               \
-        if (!(condition)) return FAIL(name);                                                                           \
+        if (!(condition)) return (struct err){ERR_##name};                                                             \
     } while (0)
 
 /* Runs fn(&variable) when the variable goes out of scope. */

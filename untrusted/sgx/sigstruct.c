@@ -1,0 +1,158 @@
+/*
+ * The checks that EINIT makes on a SIGSTRUCT.
+ *
+ * Guarantees: sigstruct_verify accepts exactly a well-formed SIGSTRUCT whose PKCS#1 v1.5 signature with
+ * SHA-256 is right under its own MODULUS and whose Q1 and Q2 are the quotients that the processor needs.
+ * It does not say whether MODULUS belongs to anybody trustworthy: that is MRSIGNER's reader's decision.
+ * Nothing here is secret, so nothing runs in constant time.
+ */
+#include "untrusted/sgx/sigstruct.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include <openssl/bn.h>
+#include <openssl/evp.h>
+
+#define SGX_VENDOR_INTEL 0x8086u
+#define SGX_RSA_EXPONENT 3u
+#define SGX_MODULUS_BITS (8 * (int)SGX_RSA_SIZE)
+#define SIGNED_SIZE      (2 * SGX_SIGNED_PART_SIZE)
+
+static const uint8_t header[16] = {6, 0, 0, 0, 0xE1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0};
+static const uint8_t header2[16] = {1, 1, 0, 0, 0x60, 0, 0, 0, 0x60, 0, 0, 0, 1, 0, 0, 0};
+
+/* DigestInfo of SHA-256 in DER (RFC 8017, 9.2, note 1) */
+static const uint8_t digest_info[] = {0x30, 0x31, 0x30, 0x0D, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,
+                                      0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20};
+
+static bool all_zero(const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (data[i]) return false;
+    return true;
+}
+
+static struct err check_form(const struct sgx_sigstruct *s)
+{
+    ENSURE(memcmp(s->HEADER, header, sizeof header) == 0, SGX_SIG_STRUCT);
+    ENSURE(memcmp(s->HEADER2, header2, sizeof header2) == 0, SGX_SIG_STRUCT);
+    ENSURE(s->VENDOR == 0 || s->VENDOR == SGX_VENDOR_INTEL, SGX_SIG_STRUCT);
+    ENSURE(s->EXPONENT == SGX_RSA_EXPONENT, SGX_SIG_STRUCT);
+    ENSURE(all_zero(s->reserved1, sizeof s->reserved1), SGX_SIG_STRUCT);
+    ENSURE(all_zero(s->reserved2, sizeof s->reserved2), SGX_SIG_STRUCT);
+    ENSURE(all_zero(s->reserved3, sizeof s->reserved3), SGX_SIG_STRUCT);
+    ENSURE(all_zero(s->reserved4, sizeof s->reserved4), SGX_SIG_STRUCT);
+    if (!(s->ATTRIBUTES.FLAGS & SGX_FLAGS_KSS)) {
+        ENSURE(all_zero(s->ISVFAMILYID, sizeof s->ISVFAMILYID), SGX_SIG_STRUCT);
+        ENSURE(all_zero(s->ISVEXTPRODID, sizeof s->ISVEXTPRODID), SGX_SIG_STRUCT);
+    }
+    if (!(s->ATTRIBUTES.FLAGS & SGX_FLAGS_CET))
+        ENSURE(s->CET_ATTRIBUTES == 0 && s->CET_ATTRIBUTES_MASK == 0, SGX_SIG_STRUCT);
+    return OK;
+}
+
+/* EMSA-PKCS1-v1_5 of the signed parts, big-endian (RFC 8017, 9.2) */
+static struct err padded_message(const struct sgx_sigstruct *s, uint8_t out_padded[SGX_RSA_SIZE])
+{
+    uint8_t message[SIGNED_SIZE];
+    sigstruct_message(s, message);
+    uint8_t *digest = out_padded + SGX_RSA_SIZE - SGX_HASH_SIZE;
+    uint8_t *info = digest - sizeof digest_info;
+    memset(out_padded, 0xFF, SGX_RSA_SIZE);
+    out_padded[0] = 0;
+    out_padded[1] = 1;
+    info[-1] = 0;
+    memcpy(info, digest_info, sizeof digest_info);
+    ENSURE(EVP_Digest(message, sizeof message, digest, NULL, EVP_sha256(), NULL) == 1, CRYPTO);
+    return OK;
+}
+
+struct numbers {
+    BN_CTX *pool;
+    BIGNUM *modulus, *signature, *q1, *q2, *padded;
+    BIGNUM *remainder, *product;
+};
+
+static void numbers_close(struct numbers *n)
+{
+    if (!n->pool) return;
+    BN_CTX_end(n->pool);
+    BN_CTX_free(n->pool);
+}
+
+static struct err numbers_open(const struct sgx_sigstruct *s, const uint8_t padded[SGX_RSA_SIZE], struct numbers *n)
+{
+    n->pool = BN_CTX_new();
+    ENSURE(n->pool, NO_MEMORY);
+    BN_CTX_start(n->pool);
+    n->modulus = BN_CTX_get(n->pool);
+    n->signature = BN_CTX_get(n->pool);
+    n->q1 = BN_CTX_get(n->pool);
+    n->q2 = BN_CTX_get(n->pool);
+    n->padded = BN_CTX_get(n->pool);
+    n->remainder = BN_CTX_get(n->pool);
+    n->product = BN_CTX_get(n->pool);
+    ENSURE(n->product, NO_MEMORY); /* once BN_CTX_get failed, every later one fails too */
+    ENSURE(BN_lebin2bn(s->MODULUS, SGX_RSA_SIZE, n->modulus), NO_MEMORY);
+    ENSURE(BN_lebin2bn(s->SIGNATURE, SGX_RSA_SIZE, n->signature), NO_MEMORY);
+    ENSURE(BN_lebin2bn(s->Q1, SGX_RSA_SIZE, n->q1), NO_MEMORY);
+    ENSURE(BN_lebin2bn(s->Q2, SGX_RSA_SIZE, n->q2), NO_MEMORY);
+    ENSURE(BN_bin2bn(padded, SGX_RSA_SIZE, n->padded), NO_MEMORY);
+    return OK;
+}
+
+/* out = a * b - q * modulus, which must be a remainder: 0 <= out < modulus */
+static struct err reduce(struct numbers *n, const BIGNUM *a, const BIGNUM *b, const BIGNUM *q, BIGNUM *out)
+{
+    ENSURE(BN_mul(out, a, b, n->pool), NO_MEMORY);
+    ENSURE(BN_mul(n->product, q, n->modulus, n->pool), NO_MEMORY);
+    ENSURE(BN_sub(out, out, n->product), NO_MEMORY);
+    ENSURE(!BN_is_negative(out) && BN_cmp(out, n->modulus) < 0, SGX_SIGNATURE);
+    return OK;
+}
+
+struct err sigstruct_verify(const struct sgx_sigstruct *sigstruct)
+{
+    TRY(check_form(sigstruct));
+    uint8_t padded[SGX_RSA_SIZE];
+    TRY(padded_message(sigstruct, padded));
+    struct numbers n DEFER(numbers_close) = {0};
+    TRY(numbers_open(sigstruct, padded, &n));
+    ENSURE(BN_num_bits(n.modulus) == SGX_MODULUS_BITS, SGX_SIGNATURE);
+    ENSURE(BN_cmp(n.signature, n.modulus) < 0, SGX_SIGNATURE);
+    TRY(reduce(&n, n.signature, n.signature, n.q1, n.remainder));
+    TRY(reduce(&n, n.signature, n.remainder, n.q2, n.remainder));
+    ENSURE(BN_cmp(n.remainder, n.padded) == 0, SGX_SIGNATURE);
+    return OK;
+}
+
+struct err sigstruct_matches(const struct sgx_sigstruct *sigstruct, const struct sgx_secs *secs,
+                             const uint8_t mrenclave[SGX_HASH_SIZE])
+{
+    ENSURE(memcmp(sigstruct->ENCLAVEHASH, mrenclave, SGX_HASH_SIZE) == 0, SGX_MEASUREMENT);
+    uint64_t flags = sigstruct->ATTRIBUTES.FLAGS ^ secs->ATTRIBUTES.FLAGS;
+    uint64_t xfrm = sigstruct->ATTRIBUTES.XFRM ^ secs->ATTRIBUTES.XFRM;
+    uint32_t misc = sigstruct->MISCSELECT ^ secs->MISCSELECT;
+    uint32_t cet = (uint32_t)sigstruct->CET_ATTRIBUTES ^ secs->CET_ATTRIBUTES;
+    ENSURE((flags & sigstruct->ATTRIBUTEMASK.FLAGS) == 0, SGX_ATTRIBUTE);
+    ENSURE((xfrm & sigstruct->ATTRIBUTEMASK.XFRM) == 0, SGX_ATTRIBUTE);
+    ENSURE((misc & sigstruct->MISCMASK) == 0, SGX_ATTRIBUTE);
+    ENSURE((cet & sigstruct->CET_ATTRIBUTES_MASK) == 0, SGX_ATTRIBUTE);
+    return OK;
+}
+
+struct err sigstruct_mrsigner(const struct sgx_sigstruct *sigstruct, uint8_t out_mrsigner[SGX_HASH_SIZE])
+{
+    uint8_t hash[SGX_HASH_SIZE];
+    ENSURE(EVP_Digest(sigstruct->MODULUS, SGX_RSA_SIZE, hash, NULL, EVP_sha256(), NULL) == 1, CRYPTO);
+    memcpy(out_mrsigner, hash, sizeof hash);
+    return OK;
+}
+
+void sigstruct_message(const struct sgx_sigstruct *sigstruct, uint8_t out_message[2 * SGX_SIGNED_PART_SIZE])
+{
+    const uint8_t *bytes = (const uint8_t *)sigstruct;
+    memcpy(out_message, bytes + SGX_SIGNED_PART1_OFFSET, SGX_SIGNED_PART_SIZE);
+    memcpy(out_message + SGX_SIGNED_PART_SIZE, bytes + SGX_SIGNED_PART2_OFFSET, SGX_SIGNED_PART_SIZE);
+}
