@@ -1,0 +1,362 @@
+/*
+ * The host lies at the call boundary: every pointer and length (B1), buffers that change while they are read (B2),
+ * modes and registers at entry (B3), random records (B4). Against the real image on the software device.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <xmmintrin.h>
+
+#include <cmocka.h>
+
+#include "tests/hostile/live.h"
+
+static struct live live;
+
+/* ELRANGE is aligned to its size, and the enclave's code is the only shared executable mapping of this process. */
+static uintptr_t elrange(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    char line[512];
+    unsigned long low = 0;
+    while (fgets(line, sizeof line, maps)) {
+        char permissions[5] = "";
+        if (sscanf(line, "%lx-%*x %4s", &low, permissions) == 2 && strcmp(permissions, "r-xs") == 0) break;
+        low = 0;
+    }
+    fclose(maps);
+    assert_int_not_equal(low, 0);
+    return low & ~(live.image.size - 1);
+}
+
+static int open_live(void **state)
+{
+    (void)state;
+    live_open(&live);
+    live_start(&live);
+    live_startup(&live);
+    return 0;
+}
+
+static int close_live(void **state)
+{
+    (void)state;
+    live_close(&live);
+    return 0;
+}
+
+/* One entry with registers of the test's choice; returns RDI, the enclave's answer. */
+static uint64_t enter(uint64_t in, uint64_t in_size, uint64_t out, uint64_t capacity, uint64_t reserved)
+{
+    struct device_run run = {.rdi = in, .rsi = in_size, .rdx = out, .r8 = capacity, .r9 = reserved};
+    assert_int_equal(live.device->ops->enter(live.device, live.tcs_offset, &run).code, 0);
+    assert_int_equal(run.function, SGX_EEXIT);
+    if (run.rdi != 0) assert_int_equal(run.rsi, 0); /* nothing was written */
+    assert_int_equal(run.rdx | run.r8 | run.r9, 0); /* and nothing else comes out in registers */
+    return run.rdi;
+}
+
+static const uint8_t get_random[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7B, 0, 8};
+
+static void the_enclave_still_works(void)
+{
+    uint8_t reply[TPM_BUFFER_MAX];
+    assert_int_equal(live_tpm(&live, get_random, sizeof get_random, reply), 20);
+}
+
+static size_t good_record(void)
+{
+    uint8_t body[1 + sizeof get_random] = {0};
+    memcpy(body + 1, get_random, sizeof get_random);
+    return live_record(CALL_TPM_COMMAND, body, sizeof body);
+}
+
+static void b1_input_pointers_are_refused(void **state)
+{
+    (void)state;
+    uint64_t base = elrange();
+    uint64_t end = base + live.image.size;
+    size_t size = good_record();
+    uint64_t out = (uintptr_t)live_output;
+    const struct {
+        uint64_t in, size;
+        uint16_t code;
+    } cases[] = {
+        {base, size, ERR_CALL_RANGE},                       /* its first byte */
+        {base + live.image.size / 2, size, ERR_CALL_RANGE}, /* the middle */
+        {end - 8, 16, ERR_CALL_RANGE},                      /* its last word, and beyond */
+        {base - 8, 16, ERR_CALL_RANGE},                     /* straddles its lower edge by one word */
+        {base - 4096, CALL_INPUT_MAX, ERR_CALL_RANGE},
+        {0, size, ERR_CALL_RANGE},
+        {UINT64_MAX - 7, 16, ERR_CALL_RANGE}, /* wraps */
+        {UINT64_MAX - 15, 16, ERR_CALL_RANGE},
+        {UINT64_MAX, 16, ERR_CALL_ALIGNMENT},
+        {(uintptr_t)live_input, 0, ERR_TRUNCATED},
+        {(uintptr_t)live_input, 15, ERR_TRUNCATED},
+        {(uintptr_t)live_input, CALL_INPUT_MAX + 1, ERR_TOO_LARGE},
+        {(uintptr_t)live_input, UINT64_C(1) << 63, ERR_TOO_LARGE},
+        {(uintptr_t)live_input, UINT64_MAX, ERR_TOO_LARGE},
+        {(uintptr_t)live_input, UINT64_MAX - 6, ERR_TOO_LARGE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(enter(cases[i].in, cases[i].size, out, sizeof live_output, 0), cases[i].code);
+    for (uint64_t off = 1; off < 8; off++) {
+        assert_int_equal(enter((uintptr_t)live_input + off, size, out, sizeof live_output, 0), ERR_CALL_ALIGNMENT);
+    }
+    the_enclave_still_works();
+}
+
+static void b1_output_pointers_are_refused_and_nothing_is_written(void **state)
+{
+    (void)state;
+    uint64_t base = elrange();
+    uint64_t end = base + live.image.size;
+    size_t size = good_record();
+    uint64_t in = (uintptr_t)live_input;
+    const struct {
+        uint64_t out, capacity;
+        uint16_t code;
+    } cases[] = {
+        {base, CALL_OUTPUT_MAX, ERR_CALL_RANGE},
+        {base + live.image.size / 2, CALL_OUTPUT_MAX, ERR_CALL_RANGE},
+        {base - CALL_OUTPUT_MAX + 8, CALL_OUTPUT_MAX, ERR_CALL_RANGE},
+        {end - 8, CALL_OUTPUT_MAX, ERR_CALL_RANGE},
+        {base - 4096, live.image.size + 8192, ERR_CALL_RANGE}, /* the enclave lies inside the buffer */
+        {0, CALL_OUTPUT_MAX, ERR_CALL_RANGE},
+        {UINT64_MAX - CALL_OUTPUT_MAX + 1, CALL_OUTPUT_MAX + 8, ERR_CALL_RANGE},
+        {(uintptr_t)live_output, UINT64_MAX - 7, ERR_CALL_RANGE},
+        {(uintptr_t)live_output, UINT64_C(1) << 63, ERR_CALL_RANGE},
+        {(uintptr_t)live_output + 4, CALL_OUTPUT_MAX, ERR_CALL_ALIGNMENT},
+        {(uintptr_t)live_output, CALL_OUTPUT_MAX - 8, ERR_NO_SPACE},
+        {(uintptr_t)live_output, 0, ERR_NO_SPACE},
+    };
+    memset(live_output, 0xDB, sizeof live_output);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(enter(in, size, cases[i].out, cases[i].capacity, 0), cases[i].code);
+    for (size_t i = 0; i < sizeof live_output; i++)
+        assert_int_equal(live_output[i], 0xDB);
+    the_enclave_still_works();
+}
+
+static void b1_a_reserved_register_must_be_zero(void **state)
+{
+    (void)state;
+    size_t size = good_record();
+    assert_int_equal(enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 1), ERR_BAD_VALUE);
+    the_enclave_still_works();
+}
+
+static void b1_record_sizes_must_agree(void **state)
+{
+    (void)state;
+    size_t size = good_record();
+    for (uint32_t claimed = 0; claimed < 64; claimed++) {
+        good_record();
+        memcpy(live_input + 4, &claimed, sizeof claimed);
+        uint64_t code = enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0);
+        uint16_t expected = claimed > size - CALL_RECORD_HEADER_SIZE   ? ERR_TRUNCATED
+                            : claimed < size - CALL_RECORD_HEADER_SIZE ? ERR_TRAILING
+                                                                       : 0;
+        assert_int_equal(code, expected);
+    }
+    uint32_t huge = UINT32_MAX;
+    good_record();
+    memcpy(live_input + 4, &huge, sizeof huge);
+    assert_int_equal(enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0), ERR_TRUNCATED);
+    the_enclave_still_works();
+}
+
+/* The word that holds the size TPM2_GetRandom is asked for flips between two values while the enclave reads it. */
+static atomic_bool flipping;
+
+static void *flip(void *arg)
+{
+    volatile uint8_t *byte = arg;
+    while (atomic_load(&flipping))
+        *byte ^= 8 ^ 16;
+    return NULL;
+}
+
+static void b2_a_changing_buffer_is_one_of_two_inputs(void **state)
+{
+    (void)state;
+    size_t size = good_record();
+    pthread_t thread;
+    atomic_store(&flipping, true);
+    assert_int_equal(pthread_create(&thread, NULL, flip, live_input + size - 1), 0);
+    unsigned seen[2] = {0};
+    for (int i = 0; i < 20000; i++) {
+        assert_int_equal(enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0), 0);
+        size_t reply_size = 0;
+        const uint8_t *reply = live_effect(EFFECT_REPLY, &reply_size);
+        assert_non_null(reply);
+        assert_true(reply_size == 20 || reply_size == 28);
+        assert_int_equal(reply[5], reply_size);       /* the response's own size */
+        assert_int_equal(reply[11], reply_size - 12); /* and the size of the random bytes */
+        seen[reply_size == 28]++;
+    }
+    atomic_store(&flipping, false);
+    pthread_join(thread, NULL);
+    assert_true(seen[0] > 0 && seen[1] > 0);
+    the_enclave_still_works();
+}
+
+static void b2_a_changing_header_is_one_of_two_inputs(void **state)
+{
+    (void)state;
+    size_t size = good_record();
+    pthread_t thread;
+    atomic_store(&flipping, true);
+    assert_int_equal(pthread_create(&thread, NULL, flip, live_input + 4), 0); /* the record's size field */
+    for (int i = 0; i < 20000; i++) {
+        uint64_t code = enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0);
+        assert_true(code == 0 || code == ERR_TRUNCATED || code == ERR_TRAILING);
+    }
+    atomic_store(&flipping, false);
+    pthread_join(thread, NULL);
+    the_enclave_still_works();
+}
+
+/* RSA key generation and signing run through x87, SSE and AVX code; a host that poisons the modes changes no result. */
+static void b3_odd_floating_point_modes_change_nothing(void **state)
+{
+    (void)state;
+    unsigned short control = 0;
+    unsigned short odd_control = 0x0040; /* single precision, all exceptions unmasked */
+    unsigned mxcsr = _mm_getcsr();
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    for (unsigned rounding = 0; rounding < 4; rounding++) {
+        __asm__ volatile("fldcw %0" : : "m"(odd_control));
+        _mm_setcsr(0x1F80 | rounding << 13 | 0x8040); /* rounding, flush to zero, denormals are zero */
+        size_t size = good_record();
+        uint64_t code = enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0);
+        unsigned after = _mm_getcsr();
+        unsigned short control_after = 0;
+        __asm__ volatile("fnstcw %0" : "=m"(control_after));
+        _mm_setcsr(mxcsr);
+        __asm__ volatile("fldcw %0" : : "m"(control));
+        assert_int_equal(code, 0);
+        assert_int_equal(after & 0xFFC0, 0x1F80 | rounding << 13 | 0x8040); /* the host has its own modes back */
+        assert_int_equal(control_after, odd_control);
+    }
+    the_enclave_still_works();
+}
+
+static void b3_a_full_x87_stack_changes_nothing(void **state)
+{
+    (void)state;
+    size_t size = good_record();
+    __asm__ volatile("fld1\n fld1\n fld1\n fld1\n fld1\n fld1\n fld1\n fld1" ::: "memory");
+    uint64_t code = enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0);
+    __asm__ volatile("fninit");
+    assert_int_equal(code, 0);
+    the_enclave_still_works();
+}
+
+static void *second_entry(void *arg)
+{
+    atomic_bool *stop = arg;
+    static uint8_t in[64] __attribute__((aligned(8)));
+    static uint8_t out[CALL_OUTPUT_MAX] __attribute__((aligned(8)));
+    unsigned long refused = 0;
+    while (!atomic_load(stop)) {
+        struct device_run run = {.rdi = (uintptr_t)in, .rsi = 16, .rdx = (uintptr_t)out, .r8 = sizeof out};
+        struct err err = live.device->ops->enter(live.device, live.tcs_offset, &run);
+        if (err.code) refused++;
+    }
+    return (void *)refused;
+}
+
+static void b3_a_second_entry_while_one_runs_is_refused(void **state)
+{
+    (void)state;
+    atomic_bool stop = false;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, second_entry, &stop), 0);
+    unsigned long own_refused = 0;
+    for (int i = 0; i < 5000; i++) {
+        size_t size = good_record();
+        struct device_run run = {
+            .rdi = (uintptr_t)live_input, .rsi = size, .rdx = (uintptr_t)live_output, .r8 = sizeof live_output};
+        struct err err = live.device->ops->enter(live.device, live.tcs_offset, &run);
+        if (err.code)
+            own_refused++;
+        else
+            assert_int_equal(run.rdi, 0);
+    }
+    atomic_store(&stop, true);
+    void *refused = NULL;
+    pthread_join(thread, &refused);
+    assert_true((unsigned long)refused + own_refused > 0);
+    the_enclave_still_works();
+}
+
+static void b3_a_page_that_is_no_tcs_is_refused(void **state)
+{
+    (void)state;
+    struct device_run run = {0};
+    assert_int_not_equal(live.device->ops->enter(live.device, 0, &run).code, 0);
+    assert_int_not_equal(live.device->ops->enter(live.device, live.tcs_offset + 8, &run).code, 0);
+    assert_int_not_equal(live.device->ops->enter(live.device, live.image.size, &run).code, 0);
+    the_enclave_still_works();
+}
+
+static void b4_random_records_are_answered(void **state)
+{
+    (void)state;
+    unsigned seed = getenv("VTPM_SEED") ? (unsigned)atoi(getenv("VTPM_SEED")) : (unsigned)time(NULL);
+    printf("# seed %u\n", seed);
+    srand(seed);
+    for (int i = 0; i < 20000; i++) {
+        uint8_t body[600];
+        size_t size = (size_t)rand() % sizeof body;
+        for (size_t k = 0; k < size; k++)
+            body[k] = (uint8_t)rand();
+        uint32_t number = rand() % 4 ? (uint32_t)rand() % 8 : (uint32_t)rand();
+        if (number == CALL_TPM_OFF || number == CALL_TPM_RESET) continue;
+        if (number == CALL_TPM_COMMAND && size > 11 && rand() % 2) { /* a TPM command with a plausible head */
+            const uint8_t head[] = {
+                0, 0x80, (uint8_t)(1 + rand() % 2),      0, 0, (uint8_t)((size - 1) >> 8), (uint8_t)(size - 1), 0,
+                0, 1,    (uint8_t)(0x1F + rand() % 0x7F)};
+            memcpy(body, head, sizeof head);
+        }
+        size_t record = live_record(number, body, size);
+        uint64_t code = enter((uintptr_t)live_input, record, (uintptr_t)live_output, sizeof live_output, 0);
+        assert_int_equal(code, 0);
+        size_t store_size = 0;
+        uint32_t result = 0;
+        memcpy(&result, live_output, sizeof result);
+        if (result) continue;
+        const uint8_t *store = live_effect(EFFECT_STORE, &store_size);
+        if (!store) continue;
+        record = live_record(CALL_STORED, store, sizeof(uint64_t));
+        assert_int_equal(enter((uintptr_t)live_input, record, (uintptr_t)live_output, sizeof live_output, 0), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(b1_input_pointers_are_refused),
+        cmocka_unit_test(b1_output_pointers_are_refused_and_nothing_is_written),
+        cmocka_unit_test(b1_a_reserved_register_must_be_zero),
+        cmocka_unit_test(b1_record_sizes_must_agree),
+        cmocka_unit_test(b2_a_changing_buffer_is_one_of_two_inputs),
+        cmocka_unit_test(b2_a_changing_header_is_one_of_two_inputs),
+        cmocka_unit_test(b3_odd_floating_point_modes_change_nothing),
+        cmocka_unit_test(b3_a_full_x87_stack_changes_nothing),
+        cmocka_unit_test(b3_a_second_entry_while_one_runs_is_refused),
+        cmocka_unit_test(b3_a_page_that_is_no_tcs_is_refused),
+        cmocka_unit_test(b4_random_records_are_answered),
+    };
+    return cmocka_run_group_tests(tests, open_live, close_live);
+}
