@@ -1,0 +1,414 @@
+/* T2, B4: clients that cut, drip, stall, vanish, flood and do not read. */
+#include "tests/fakes/assertions.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/fakes/fake_front.h"
+
+static struct fake_front f;
+
+static unsigned open_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    assert_non_null(directory);
+    while (readdir(directory))
+        count++;
+    closedir(directory);
+    return count;
+}
+
+static int open_front(void **state)
+{
+    (void)state;
+    fake_front_open(&f);
+    return 0;
+}
+
+static int close_front(void **state)
+{
+    (void)state;
+    fake_front_close(&f);
+    return 0;
+}
+
+static const uint8_t command[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0xab, 0xcd};
+static const uint8_t framed[] = {0, 0, 0, 8, 3, 0, 0, 0, 12, 0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0xab, 0xcd};
+static const uint8_t init[] = {0, 0, 0, 2, 0, 0, 0, 0};
+
+static const struct sample {
+    int endpoint;
+    const uint8_t *bytes;
+    size_t size;
+    size_t answer_size;
+} samples[] = {
+    {DATA, command, sizeof command, 10},
+    {DATA, framed, sizeof framed, 18},
+    {CONTROL, init, sizeof init, 4},
+    {MSSIM_COMMAND, framed, sizeof framed, 18},
+};
+#define SAMPLE_COUNT (sizeof samples / sizeof samples[0])
+
+static bool is_closed(int fd)
+{
+    uint8_t bytes[RESPONSE_MAX];
+    fake_front_pump(&f);
+    ssize_t size = 0;
+    while ((size = client_receive(fd, bytes, sizeof bytes)) > 0)
+        ;
+    return size < 0;
+}
+
+static void assert_served(void)
+{
+    uint8_t response[20];
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, command, sizeof command);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, response, sizeof response), 10);
+    close(fd);
+    fake_front_pump(&f);
+}
+
+static void every_truncation_then_gone(void **state)
+{
+    (void)state;
+    unsigned before = open_descriptors();
+    for (size_t i = 0; i < SAMPLE_COUNT; i++) {
+        for (size_t cut = 0; cut < samples[i].size; cut++) {
+            int fd = fake_front_connect(&f, samples[i].endpoint);
+            client_send(fd, samples[i].bytes, cut);
+            fake_front_pump(&f);
+            close(fd);
+            fake_front_pump(&f);
+        }
+    }
+    assert_int_equal(f.count, 0);
+    assert_int_equal(open_descriptors(), before);
+    assert_true(fake_front_memory_is_wiped(&f));
+    assert_served();
+}
+
+static void byte_by_byte(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SAMPLE_COUNT; i++) {
+        uint8_t answer[64];
+        int fd = fake_front_connect(&f, samples[i].endpoint);
+        for (size_t k = 0; k < samples[i].size; k++) {
+            assert_int_equal(client_receive(fd, answer, sizeof answer), 0);
+            client_send(fd, samples[i].bytes + k, 1);
+            fake_front_pump(&f);
+        }
+        assert_int_equal(client_receive(fd, answer, sizeof answer), samples[i].answer_size);
+        close(fd);
+    }
+}
+
+static void an_oversized_command_is_answered_and_closed(void **state)
+{
+    (void)state;
+    const uint8_t oversized[] = {0x80, 0x01, 0, 0, 0x10, 0x01, 0, 0, 0x01, 0x7b};
+    const uint8_t refusal[] = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x42};
+    uint8_t response[20];
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, oversized, sizeof oversized);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, response, sizeof response), sizeof refusal);
+    assert_memory_equal(response, refusal, sizeof refusal);
+    assert_true(is_closed(fd));
+    assert_int_equal(f.count, 0);
+    close(fd);
+}
+
+static void random_bytes(void **state)
+{
+    (void)state;
+    srandom(1);
+    for (unsigned i = 0; i < 20000; i++) {
+        uint8_t bytes[64];
+        int fd = fake_front_connect(&f, (int)(i % ENDPOINT_COUNT));
+        for (size_t k = 0; k < sizeof bytes; k++)
+            bytes[k] = (uint8_t)(random() & (k % 4 == 3 ? 0x1f : random() & 1 ? 0 : 0xff));
+        client_send(fd, bytes, (size_t)(random() % (long)sizeof bytes));
+        fake_front_pump(&f);
+        close(fd);
+    }
+    fake_front_pump(&f);
+    assert_true(fake_front_memory_is_wiped(&f));
+}
+
+static void half_a_message_is_closed_after_its_time(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, command, 5);
+    fake_front_pass_time(&f, FRONT_STALL_USEC / 2);
+    assert_false(is_closed(fd));
+    client_send(fd, command + 5, 1); /* dripping gains no time */
+    fake_front_pass_time(&f, FRONT_STALL_USEC / 2 + 1);
+    assert_true(is_closed(fd));
+    close(fd);
+}
+
+static void an_idle_connection_is_not_closed(void **state)
+{
+    (void)state;
+    int idle = fake_front_connect(&f, DATA);
+    int half = fake_front_connect(&f, DATA);
+    client_send(half, command, 5);
+    fake_front_pass_time(&f, 2 * FRONT_STALL_USEC);
+    assert_true(is_closed(half));
+    assert_false(is_closed(idle));
+    close(idle);
+    close(half);
+}
+
+static void a_slow_reader_is_closed_after_its_time(void **state)
+{
+    (void)state;
+    int size = 1;
+    f.response_size = TPM_MESSAGE_MAX;
+    int fd = fake_front_connect(&f, DATA);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    unsigned before = 0;
+    do { /* until the socket takes no more: then one response waits, and no command runs */
+        before = f.count;
+        if (send(fd, command, sizeof command, MSG_NOSIGNAL) < 0) break;
+        fake_front_pump(&f);
+    } while (f.count > before);
+    assert_true(f.count < 1000);
+    f.response_size = TPM_HEADER_SIZE;
+    assert_served();
+    fake_front_pass_time(&f, FRONT_STALL_USEC + 1);
+    assert_true(is_closed(fd));
+    assert_true(fake_front_memory_is_wiped(&f));
+    close(fd);
+}
+
+static void a_reader_that_wakes_up_gets_everything(void **state)
+{
+    (void)state;
+    uint8_t bytes[TPM_MESSAGE_MAX];
+    size_t total = 0;
+    f.response_size = TPM_MESSAGE_MAX;
+    int fd = fake_front_connect(&f, DATA);
+    const unsigned commands = 300;
+    for (unsigned i = 0; i < commands; i++) {
+        client_send(fd, command, sizeof command);
+        fake_front_pump(&f);
+    }
+    assert_true(f.count < commands);
+    for (ssize_t size = 1; size > 0;) {
+        fake_front_pump(&f);
+        size = client_receive(fd, bytes, sizeof bytes);
+        if (size > 0) total += (size_t)size;
+    }
+    assert_int_equal(total, commands * TPM_MESSAGE_MAX);
+    assert_int_equal(f.count, commands);
+    close(fd);
+}
+
+static void a_client_that_vanishes_while_its_command_runs(void **state)
+{
+    (void)state;
+    f.hold = true;
+    int gone = fake_front_connect(&f, DATA);
+    int next = fake_front_connect(&f, DATA);
+    client_send(gone, command, sizeof command);
+    fake_front_pump(&f);
+    client_send(next, command, sizeof command);
+    close(gone);
+    fake_front_pump(&f);
+    fake_front_release(&f);
+    assert_int_equal(f.count, 2);
+    fake_front_release(&f);
+    assert_int_equal(client_receive(next, &(uint8_t[20]){0}, 20), 10);
+    close(next);
+    fake_front_pump(&f);
+    assert_true(fake_front_memory_is_wiped(&f));
+}
+
+/* The response is nobody's then, least of all his who has got the place since. */
+static void a_response_does_not_reach_the_next_in_the_same_place(void **state)
+{
+    (void)state;
+    f.hold = true;
+    int gone = fake_front_connect(&f, DATA);
+    client_send(gone, command, sizeof command);
+    fake_front_pump(&f);
+    close(gone);
+    fake_front_pump(&f);
+    int next = fake_front_connect(&f, DATA);
+    client_send(next, command, sizeof command);
+    fake_front_pump(&f);
+    fake_front_release(&f);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(next, &(uint8_t[20]){0}, 20), 0);
+    fake_front_release(&f);
+    assert_int_equal(client_receive(next, &(uint8_t[20]){0}, 20), 10);
+    close(next);
+}
+
+static void a_client_that_vanishes_in_the_queue(void **state)
+{
+    (void)state;
+    f.hold = true;
+    int fds[3];
+    for (int i = 0; i < 3; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], command, sizeof command);
+        fake_front_pump(&f);
+    }
+    close(fds[1]);
+    fake_front_pump(&f);
+    fake_front_release(&f);
+    assert_int_equal(f.verb, FRONT_COMMAND);
+    fake_front_release(&f);
+    assert_int_equal(f.count, 2);
+    assert_int_equal(client_receive(fds[2], &(uint8_t[20]){0}, 20), 10);
+    close(fds[0]);
+    close(fds[2]);
+}
+
+static void a_thousand_connections_that_say_nothing(void **state)
+{
+    (void)state;
+    static int fds[1000];
+    unsigned before = open_descriptors();
+    for (size_t i = 0; i < 1000; i++) {
+        fds[i] = fake_front_connect(&f, (int)(i % ENDPOINT_COUNT));
+        fake_front_pump(&f);
+    }
+    assert_served();
+    for (size_t i = 0; i < 1000; i++)
+        close(fds[i]);
+    fake_front_pump(&f);
+    assert_int_equal(open_descriptors(), before);
+}
+
+static void a_thousand_half_messages(void **state)
+{
+    (void)state;
+    static int fds[1000];
+    for (size_t i = 0; i < 1000; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], command, 1 + i % 11);
+        fake_front_pump(&f);
+    }
+    assert_served();
+    for (size_t i = 0; i < 1000; i++)
+        close(fds[i]);
+    fake_front_pump(&f);
+    assert_true(fake_front_memory_is_wiped(&f));
+}
+
+static void the_longest_stalled_goes_first(void **state)
+{
+    (void)state;
+    int fds[POOL_BUFFER_COUNT];
+    for (size_t i = 0; i < POOL_BUFFER_COUNT; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], command, 5);
+        fake_front_pump(&f);
+        usleep(1000);
+    }
+    assert_served();
+    assert_true(is_closed(fds[0]));
+    for (size_t i = 1; i < POOL_BUFFER_COUNT; i++)
+        assert_false(is_closed(fds[i]));
+    for (size_t i = 0; i < POOL_BUFFER_COUNT; i++)
+        close(fds[i]);
+}
+
+static void who_has_spoken_keeps_its_place_against_who_has_not(void **state)
+{
+    (void)state;
+    static int fds[200];
+    int honest = fake_front_connect(&f, DATA);
+    client_send(honest, command, sizeof command);
+    fake_front_pump(&f);
+    for (size_t i = 0; i < 200; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        fake_front_pump(&f);
+    }
+    assert_false(is_closed(honest));
+    client_send(honest, command, sizeof command);
+    fake_front_pump(&f);
+    assert_int_equal(f.count, 2);
+    for (size_t i = 0; i < 200; i++)
+        close(fds[i]);
+    close(honest);
+}
+
+/* More commands wait than there are buffers: none is lost, and none is answered twice. */
+static void more_clients_than_buffers(void **state)
+{
+    (void)state;
+    int fds[FRONT_CONNECTIONS_MAX];
+    f.hold = true;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], command, sizeof command);
+        fake_front_pump(&f);
+    }
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        fake_front_release(&f);
+        fake_front_pump(&f);
+    }
+    assert_int_equal(f.count, FRONT_CONNECTIONS_MAX);
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        assert_int_equal(client_receive(fds[i], &(uint8_t[20]){0}, 20), 10);
+        close(fds[i]);
+    }
+}
+
+static void a_client_that_starved_and_left_takes_no_buffer(void **state)
+{
+    (void)state;
+    int fds[POOL_BUFFER_COUNT + 2];
+    f.hold = true;
+    for (size_t i = 0; i < POOL_BUFFER_COUNT + 2; i++) {
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], command, sizeof command);
+        fake_front_pump(&f);
+    }
+    close(fds[POOL_BUFFER_COUNT]);
+    fake_front_pump(&f);
+    f.hold = false;
+    fake_front_release(&f);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fds[POOL_BUFFER_COUNT + 1], &(uint8_t[20]){0}, 20), 10);
+    for (size_t i = 0; i < POOL_BUFFER_COUNT + 2; i++)
+        if (i != POOL_BUFFER_COUNT) close(fds[i]);
+}
+
+#define FRONT_TEST(name) cmocka_unit_test_setup_teardown(name, open_front, close_front)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRONT_TEST(every_truncation_then_gone),
+        FRONT_TEST(byte_by_byte),
+        FRONT_TEST(an_oversized_command_is_answered_and_closed),
+        FRONT_TEST(random_bytes),
+        FRONT_TEST(half_a_message_is_closed_after_its_time),
+        FRONT_TEST(an_idle_connection_is_not_closed),
+        FRONT_TEST(a_slow_reader_is_closed_after_its_time),
+        FRONT_TEST(a_reader_that_wakes_up_gets_everything),
+        FRONT_TEST(a_client_that_vanishes_while_its_command_runs),
+        FRONT_TEST(a_response_does_not_reach_the_next_in_the_same_place),
+        FRONT_TEST(a_client_that_vanishes_in_the_queue),
+        FRONT_TEST(a_thousand_connections_that_say_nothing),
+        FRONT_TEST(a_thousand_half_messages),
+        FRONT_TEST(the_longest_stalled_goes_first),
+        FRONT_TEST(who_has_spoken_keeps_its_place_against_who_has_not),
+        FRONT_TEST(more_clients_than_buffers),
+        FRONT_TEST(a_client_that_starved_and_left_takes_no_buffer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,364 @@
+/* The front with well-behaved clients: what is asked, who is next, what is answered. */
+#include "tests/fakes/assertions.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/fakes/fake_front.h"
+
+static struct fake_front f;
+
+static int open_front(void **state)
+{
+    (void)state;
+    fake_front_open(&f);
+    return 0;
+}
+
+static int close_front(void **state)
+{
+    (void)state;
+    fake_front_close(&f);
+    return 0;
+}
+
+static const uint8_t command[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0xab, 0xcd};
+static const uint8_t failure[] = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x01};
+static const uint8_t framed[] = {0, 0, 0, 8, 3, 0, 0, 0, 12, 0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0xab, 0xcd};
+
+static void expect(int fd, const void *bytes, size_t size)
+{
+    uint8_t received[RESPONSE_MAX];
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, received, sizeof received), size);
+    assert_memory_equal(received, bytes, size);
+}
+
+static void expect_size(int fd, size_t size)
+{
+    uint8_t received[RESPONSE_MAX];
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, received, sizeof received), size);
+}
+
+static void ask(int fd, const void *bytes, size_t size, const void *answer, size_t answer_size)
+{
+    client_send(fd, bytes, size);
+    expect(fd, answer, answer_size);
+}
+
+static void a_command_reaches_the_tpm_and_its_response_the_client(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    f.response_size = 12;
+    ask(fd, command, sizeof command, (const uint8_t[]){0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 0xab, 0xcd}, 12);
+    assert_int_equal(f.verb, FRONT_COMMAND);
+    assert_int_equal(f.locality, 0);
+    assert_int_equal(f.command_size, sizeof command);
+    assert_memory_equal(f.command, command, sizeof command);
+    assert_true(fake_front_memory_is_wiped(&f));
+    close(fd);
+}
+
+static void a_connection_lasts(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    for (unsigned i = 1; i <= 100; i++) {
+        client_send(fd, command, sizeof command);
+        expect_size(fd, 10);
+        assert_int_equal(f.count, i);
+    }
+    close(fd);
+}
+
+static void a_connection_for_each_command(void **state)
+{
+    (void)state;
+    for (unsigned i = 1; i <= 300; i++) {
+        int fd = fake_front_connect(&f, DATA);
+        client_send(fd, command, sizeof command);
+        expect_size(fd, 10);
+        close(fd);
+    }
+    assert_int_equal(f.count, 300);
+}
+
+static void a_connection_without_data_is_harmless(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        close(fake_front_connect(&f, DATA));
+    fake_front_pump(&f);
+    assert_int_equal(f.count, 0);
+}
+
+static void pipelined_commands_are_answered_in_order(void **state)
+{
+    (void)state;
+    uint8_t many[5 * sizeof command];
+    uint8_t received[5 * 11];
+    for (uint8_t i = 0; i < 5; i++) {
+        memcpy(many + i * sizeof command, command, sizeof command);
+        many[(i + 1) * sizeof command - 1] = i;
+    }
+    f.response_size = 11;
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, many, sizeof many);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, received, sizeof received), sizeof received);
+    for (uint8_t i = 0; i < 5; i++)
+        assert_int_equal(received[i * 11u + 10u], i);
+    close(fd);
+}
+
+static void one_request_at_a_time_and_first_come_first_served(void **state)
+{
+    (void)state;
+    int fds[5];
+    f.hold = true;
+    f.response_size = 11;
+    for (uint8_t i = 0; i < 5; i++) {
+        uint8_t own[sizeof command];
+        memcpy(own, command, sizeof own);
+        own[sizeof own - 1] = i;
+        fds[i] = fake_front_connect(&f, DATA);
+        client_send(fds[i], own, sizeof own);
+        fake_front_pump(&f);
+    }
+    for (uint8_t i = 0; i < 5; i++) {
+        assert_int_equal(f.count, i + 1);
+        assert_int_equal(f.command[sizeof command - 1], i);
+        fake_front_release(&f);
+        expect_size(fds[i], 11);
+        close(fds[i]);
+    }
+}
+
+static void a_flooding_client_waits_behind_the_others(void **state)
+{
+    (void)state;
+    uint8_t many[20 * sizeof command];
+    for (size_t i = 0; i < 20; i++)
+        memcpy(many + i * sizeof command, command, sizeof command);
+    f.hold = true;
+    int flooder = fake_front_connect(&f, DATA);
+    int other = fake_front_connect(&f, DATA);
+    client_send(flooder, many, sizeof many);
+    fake_front_pump(&f);
+    client_send(other, command, sizeof command);
+    fake_front_pump(&f);
+    fake_front_release(&f); /* the flooder's first */
+    fake_front_release(&f); /* the other's */
+    expect_size(other, 10);
+    f.hold = false;
+    fake_front_release(&f);
+    close(flooder);
+    close(other);
+}
+
+static void the_control_channel_sets_the_locality(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    int data = fake_front_connect(&f, DATA);
+    ask(control, (const uint8_t[]){0, 0, 0, 5, 4}, 5, (const uint8_t[4]){0}, 4);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.locality, 4);
+    close(control);
+    close(data);
+}
+
+static void channels_have_a_locality_each(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    int mssim = fake_front_connect(&f, MSSIM_COMMAND);
+    ask(control, (const uint8_t[]){0, 0, 0, 5, 4}, 5, (const uint8_t[4]){0}, 4);
+    client_send(mssim, framed, sizeof framed);
+    expect_size(mssim, 18);
+    assert_int_equal(f.locality, 3);
+    int data = fake_front_connect(&f, DATA);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.locality, 4);
+    close(control);
+    close(mssim);
+    close(data);
+}
+
+static void a_framed_command_gets_a_framed_response(void **state)
+{
+    (void)state;
+    const uint8_t response[] = {0, 0, 0, 10, 0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0};
+    int fd = fake_front_connect(&f, DATA);
+    ask(fd, framed, sizeof framed, response, sizeof response);
+    close(fd);
+}
+
+static void a_framed_command_sets_the_locality_of_the_next(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, framed, sizeof framed);
+    expect_size(fd, 18);
+    client_send(fd, command, sizeof command);
+    expect_size(fd, 10);
+    assert_int_equal(f.locality, 3);
+    close(fd);
+}
+
+static void cancel_is_answered_while_a_command_runs(void **state)
+{
+    (void)state;
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    f.hold = true;
+    client_send(data, command, sizeof command);
+    fake_front_pump(&f);
+    ask(control, (const uint8_t[]){0, 0, 0, 9}, 4, (const uint8_t[4]){0}, 4);
+    fake_front_release(&f);
+    expect_size(data, 10);
+    close(data);
+    close(control);
+}
+
+static void a_stopped_tpm_fails_swtpm_commands(void **state)
+{
+    (void)state;
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, (const uint8_t[]){0, 0, 0, 0x0e}, 4, (const uint8_t[4]){0}, 4);
+    assert_int_equal(f.verb, FRONT_POWER_OFF);
+    ask(data, command, sizeof command, failure, sizeof failure);
+    assert_int_equal(f.count, 1);
+    ask(control, (const uint8_t[]){0, 0, 0, 2, 0, 0, 0, 0}, 8, (const uint8_t[4]){0}, 4);
+    assert_int_equal(f.verb, FRONT_RESET);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.count, 3);
+    close(data);
+    close(control);
+}
+
+static void a_simulator_without_power_gives_an_empty_response(void **state)
+{
+    (void)state;
+    int port = fake_front_connect(&f, MSSIM_COMMAND);
+    int platform = fake_front_connect(&f, MSSIM_PLATFORM);
+    ask(platform, (const uint8_t[]){0, 0, 0, 2}, 4, (const uint8_t[4]){0}, 4);
+    ask(port, framed, sizeof framed, (const uint8_t[8]){0}, 8);
+    ask(platform, (const uint8_t[]){0, 0, 0, 1}, 4, (const uint8_t[4]){0}, 4);
+    assert_int_equal(f.verb, FRONT_POWER_ON);
+    client_send(port, framed, sizeof framed);
+    expect_size(port, 18);
+    close(port);
+    close(platform);
+}
+
+static void a_reset_that_fails_is_told_and_leaves_the_tpm_off(void **state)
+{
+    (void)state;
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    int platform = fake_front_connect(&f, MSSIM_PLATFORM);
+    f.outcome = FAIL(STATE_IO);
+    ask(control, (const uint8_t[]){0, 0, 0, 2, 0, 0, 0, 0}, 8, (const uint8_t[]){0, 0, 1, 1}, 4);
+    ask(data, command, sizeof command, failure, sizeof failure);
+    ask(platform, (const uint8_t[]){0, 0, 0, 17}, 4, (const uint8_t[]){0, 0, 0, 1}, 4);
+    close(data);
+    close(control);
+    close(platform);
+}
+
+static void a_simulators_session_ends_when_the_client_says_so(void **state)
+{
+    (void)state;
+    uint8_t byte = 0;
+    int fd = fake_front_connect(&f, MSSIM_COMMAND);
+    client_send(fd, (const uint8_t[]){0, 0, 0, 20}, 4);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, &byte, 1), -1);
+    close(fd);
+}
+
+static void a_half_closed_client_gets_its_response(void **state)
+{
+    (void)state;
+    uint8_t received[20];
+    int fd = fake_front_connect(&f, DATA);
+    client_send(fd, command, sizeof command);
+    shutdown(fd, SHUT_WR);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, received, sizeof received), 10);
+    assert_int_equal(client_receive(fd, received, sizeof received), -1);
+    close(fd);
+}
+
+static void idle_connections_and_a_waiting_reset_are_handed_over(void **state)
+{
+    (void)state;
+    struct front_session sessions[FRONT_CONNECTIONS_MAX];
+    uint8_t byte = 0;
+    int idle = fake_front_connect(&f, DATA);
+    int half = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    client_send(half, command, 5);
+    f.hold = true;
+    client_send(control, (const uint8_t[]){0, 0, 0, 2, 0, 0, 0, 0}, 8);
+    fake_front_pump(&f);
+    assert_int_equal(front_hand_over(f.front, sessions), 2);
+    f.open_requests = 0;
+    fake_front_close(&f);
+    assert_int_equal(client_receive(half, &byte, 1), -1);
+
+    fake_front_open(&f);
+    for (size_t i = 0; i < 2; i++)
+        assert_ok(front_adopt(f.front, &sessions[i]));
+    front_done(f.front, OK, span_empty());
+    expect(control, (const uint8_t[4]){0}, 4);
+    client_send(idle, command, sizeof command);
+    expect_size(idle, 10);
+    close(idle);
+    close(half);
+    close(control);
+}
+
+static void a_session_of_no_endpoint_is_not_adopted(void **state)
+{
+    (void)state;
+    const struct front_session session = {.fd = dup(0), .endpoint = ENDPOINT_COUNT};
+    assert_err(front_adopt(f.front, &session), BAD_VALUE);
+    assert_int_equal(close(session.fd), -1);
+}
+
+#define FRONT_TEST(name) cmocka_unit_test_setup_teardown(name, open_front, close_front)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FRONT_TEST(a_command_reaches_the_tpm_and_its_response_the_client),
+        FRONT_TEST(a_connection_lasts),
+        FRONT_TEST(a_connection_for_each_command),
+        FRONT_TEST(a_connection_without_data_is_harmless),
+        FRONT_TEST(pipelined_commands_are_answered_in_order),
+        FRONT_TEST(one_request_at_a_time_and_first_come_first_served),
+        FRONT_TEST(a_flooding_client_waits_behind_the_others),
+        FRONT_TEST(the_control_channel_sets_the_locality),
+        FRONT_TEST(channels_have_a_locality_each),
+        FRONT_TEST(a_framed_command_gets_a_framed_response),
+        FRONT_TEST(a_framed_command_sets_the_locality_of_the_next),
+        FRONT_TEST(cancel_is_answered_while_a_command_runs),
+        FRONT_TEST(a_stopped_tpm_fails_swtpm_commands),
+        FRONT_TEST(a_simulator_without_power_gives_an_empty_response),
+        FRONT_TEST(a_reset_that_fails_is_told_and_leaves_the_tpm_off),
+        FRONT_TEST(a_simulators_session_ends_when_the_client_says_so),
+        FRONT_TEST(a_half_closed_client_gets_its_response),
+        FRONT_TEST(idle_connections_and_a_waiting_reset_are_handed_over),
+        FRONT_TEST(a_session_of_no_endpoint_is_not_adopted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

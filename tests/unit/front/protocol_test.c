@@ -1,0 +1,407 @@
+/* The parsers of the client protocols: bytes in, one message out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "untrusted/front/protocol.h"
+
+static const struct channel at_locality_2 = {.locality = 2};
+
+static struct message parse(const struct protocol *protocol, const void *bytes, size_t size)
+{
+    struct message message;
+    protocol->parse(span_of(bytes, size), &at_locality_2, true, &message);
+    return message;
+}
+
+/* Every shorter beginning must ask for more bytes; the whole is returned. */
+static struct message parse_whole(const struct protocol *protocol, const uint8_t *bytes, size_t size)
+{
+    for (size_t cut = 1; cut < size; cut++)
+        assert_int_equal(parse(protocol, bytes, cut).size, 0);
+    return parse(protocol, bytes, size);
+}
+
+static void assert_answer(const struct message *message, const void *bytes, size_t size)
+{
+    assert_int_equal(message->answer_size, size);
+    assert_memory_equal(message->answer, bytes, size);
+}
+
+static const uint8_t get_random[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 8};
+
+static void stream_command(void **state)
+{
+    (void)state;
+    struct message message = parse_whole(&protocol_stream, get_random, sizeof get_random);
+    assert_int_equal(message.size, sizeof get_random);
+    assert_int_equal(message.verb, FRONT_COMMAND);
+    assert_int_equal(message.locality, 2);
+    assert_false(message.framed);
+    assert_false(message.close);
+    assert_memory_equal(message.command.data, get_random, sizeof get_random);
+}
+
+static void stream_takes_only_its_own_bytes(void **state)
+{
+    (void)state;
+    uint8_t two[2 * sizeof get_random];
+    memcpy(two, get_random, sizeof get_random);
+    memcpy(two + sizeof get_random, get_random, sizeof get_random);
+    struct message message = parse(&protocol_stream, two, sizeof two);
+    assert_int_equal(message.size, sizeof get_random);
+    assert_int_equal(message.command.size, sizeof get_random);
+}
+
+static void stream_leaves_an_unknown_tag_to_the_tpm(void **state)
+{
+    (void)state;
+    const uint8_t command[] = {0x00, 0xc1, 0, 0, 0, 10, 0, 0, 0, 0x99};
+    assert_int_equal(parse_whole(&protocol_stream, command, sizeof command).verb, FRONT_COMMAND);
+}
+
+static void stream_refuses_impossible_sizes(void **state)
+{
+    (void)state;
+    const uint8_t refusal[] = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x42};
+    const uint32_t sizes[] = {0, 1, 9, 4097, 0x80000000, 0xffffffff};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const uint8_t command[] = {0x80,
+                                   0x01,
+                                   (uint8_t)(sizes[i] >> 24),
+                                   (uint8_t)(sizes[i] >> 16),
+                                   (uint8_t)(sizes[i] >> 8),
+                                   (uint8_t)sizes[i]};
+        struct message message = parse(&protocol_stream, command, sizeof command);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_true(message.close);
+        assert_answer(&message, refusal, sizeof refusal);
+    }
+}
+
+static void stream_largest_command(void **state)
+{
+    (void)state;
+    uint8_t command[TPM_MESSAGE_MAX] = {0x80, 0x01, 0, 0, 0x10, 0x00};
+    assert_int_equal(parse(&protocol_stream, command, sizeof command - 1).size, 0);
+    assert_int_equal(parse(&protocol_stream, command, sizeof command).size, sizeof command);
+}
+
+static const uint8_t framed_command[] = {0, 0, 0, 8, 3, 0, 0, 0, 10, 0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x81};
+
+static void stream_framed_command_sets_the_locality(void **state)
+{
+    (void)state;
+    struct message message = parse_whole(&protocol_stream, framed_command, sizeof framed_command);
+    assert_int_equal(message.size, sizeof framed_command);
+    assert_int_equal(message.verb, FRONT_COMMAND);
+    assert_true(message.framed);
+    assert_true(message.sets_locality);
+    assert_int_equal(message.locality, 3);
+    assert_int_equal(message.command.size, 10);
+}
+
+static void framed_command_at_no_locality_is_refused(void **state)
+{
+    (void)state;
+    uint8_t bytes[sizeof framed_command];
+    const uint8_t refusal[] = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x07};
+    memcpy(bytes, framed_command, sizeof bytes);
+    bytes[4] = 5;
+    struct message message = parse(&protocol_stream, bytes, sizeof bytes);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_false(message.sets_locality);
+    assert_false(message.close);
+    assert_answer(&message, refusal, sizeof refusal);
+}
+
+static void framed_command_of_impossible_size_is_refused(void **state)
+{
+    (void)state;
+    const uint8_t large[] = {0, 0, 0, 8, 0, 0, 0, 0x10, 0x01};
+    const uint8_t small[] = {0, 0, 0, 8, 0, 0, 0, 0, 9};
+    struct message message = parse(&protocol_mssim_command, large, sizeof large);
+    assert_true(message.close && message.framed);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    message = parse(&protocol_mssim_command, small, sizeof small);
+    assert_true(message.close && message.framed);
+}
+
+/* --- the control channel --- */
+
+static void control_capabilities_are_the_rows(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 1};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xac, 0x2b};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_answer(&message, answer, sizeof answer);
+}
+
+static void control_init_is_a_reset(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 2, 0, 0, 0, 1};
+    const uint8_t success[] = {0, 0, 0, 0};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_RESET);
+    assert_int_equal(message.failure, TPM_RC_FAILURE);
+    assert_answer(&message, success, sizeof success);
+}
+
+static void control_init_with_unknown_flags_is_refused(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 2, 0, 0, 0, 2};
+    const uint8_t answer[] = {0, 0, 0, 3};
+    struct message message = parse(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_answer(&message, answer, sizeof answer);
+}
+
+static void control_surplus_is_a_bad_parameter(void **state)
+{
+    (void)state;
+    const uint8_t answer[] = {0, 0, 0, 3};
+    const uint8_t numbers[] = {0x03, 0x09, 0x0e, 0x0f};
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        const uint8_t request[] = {0, 0, 0, numbers[i], 0};
+        struct message message = parse(&protocol_control, request, sizeof request);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_answer(&message, answer, sizeof answer);
+    }
+}
+
+static void control_locality_in_both_forms(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 5, 4, 0, 0, 0};
+    struct message message = parse_whole(&protocol_control, request, 5);
+    assert_true(message.sets_locality);
+    assert_int_equal(message.locality, 4);
+    message = parse(&protocol_control, request, sizeof request);
+    assert_true(message.sets_locality);
+    assert_int_equal(message.size, sizeof request);
+}
+
+static void control_locality_above_4_is_refused(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 5, 5};
+    const uint8_t answer[] = {0, 0, 0, 0x3d};
+    struct message message = parse(&protocol_control, request, sizeof request);
+    assert_false(message.sets_locality);
+    assert_answer(&message, answer, sizeof answer);
+}
+
+static void control_buffersize_is_answered_as_it_is(void **state)
+{
+    (void)state;
+    const uint8_t query[] = {0, 0, 0, 0x11, 0, 0, 0, 0};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0};
+    struct message message = parse_whole(&protocol_control, query, sizeof query);
+    assert_answer(&message, answer, sizeof answer);
+}
+
+static void control_buffersize_is_not_set_while_running(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 0x11, 0, 0, 0x0f, 0x80};
+    const uint8_t refused[] = {0, 0, 0, 0x0a};
+    struct message message = parse(&protocol_control, request, sizeof request);
+    assert_answer(&message, refused, sizeof refused);
+    protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+    assert_int_equal(message.answer_size, 16);
+}
+
+static void control_cancel_has_an_answer_and_no_effect(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 9};
+    const uint8_t success[] = {0, 0, 0, 0};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_answer(&message, success, sizeof success);
+}
+
+static void control_unknown_commands_are_bad_ordinals(void **state)
+{
+    (void)state;
+    const uint32_t numbers[] = {0, 4, 6, 7, 8, 0x0a, 0x0b, 0x0c, 0x0d, 0x10, 0x12, 0x13, 0x14, 0xffffffff};
+    const uint8_t refused[] = {0, 0, 0, 0x0a};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint8_t request[20] = {(uint8_t)(numbers[i] >> 24), (uint8_t)(numbers[i] >> 16), (uint8_t)(numbers[i] >> 8),
+                               (uint8_t)numbers[i]};
+        struct message message = parse(&protocol_control, request, sizeof request);
+        assert_int_equal(message.size, sizeof request);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_false(message.close);
+        assert_answer(&message, refused, sizeof refused);
+    }
+}
+
+static void control_verbs(void **state)
+{
+    (void)state;
+    const uint8_t shutdown[] = {0, 0, 0, 3};
+    const uint8_t stop[] = {0, 0, 0, 0x0e};
+    assert_int_equal(parse_whole(&protocol_control, shutdown, 4).verb, FRONT_SHUTDOWN);
+    assert_int_equal(parse_whole(&protocol_control, stop, 4).verb, FRONT_POWER_OFF);
+}
+
+/* --- the simulator's ports --- */
+
+static void mssim_command_carries_its_locality(void **state)
+{
+    (void)state;
+    struct message message = parse_whole(&protocol_mssim_command, framed_command, sizeof framed_command);
+    assert_int_equal(message.verb, FRONT_COMMAND);
+    assert_int_equal(message.locality, 3);
+    assert_true(message.framed);
+    assert_false(message.sets_locality);
+}
+
+static void mssim_handshake(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 15, 0, 0, 0, 1};
+    const uint8_t answer[] = {0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 0};
+    struct message message = parse_whole(&protocol_mssim_command, request, sizeof request);
+    assert_int_equal(message.size, sizeof request);
+    assert_answer(&message, answer, sizeof answer);
+}
+
+static void mssim_handshake_of_version_0_closes(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 15, 0, 0, 0, 0};
+    struct message message = parse(&protocol_mssim_command, request, sizeof request);
+    assert_true(message.close);
+    assert_int_equal(message.answer_size, 0);
+}
+
+static void mssim_session_end_closes_without_an_answer(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 20};
+    struct message message = parse_whole(&protocol_mssim_command, request, sizeof request);
+    assert_true(message.close);
+    assert_int_equal(message.answer_size, 0);
+    message = parse_whole(&protocol_mssim_platform, request, sizeof request);
+    assert_true(message.close);
+    assert_int_equal(message.answer_size, 0);
+}
+
+static void mssim_unknown_command_closes(void **state)
+{
+    (void)state;
+    const uint8_t numbers[] = {0, 1, 5, 6, 7, 16, 17, 22, 255};
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        const uint8_t request[] = {0, 0, 0, numbers[i]};
+        struct message message = parse(&protocol_mssim_command, request, sizeof request);
+        assert_true(message.close);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_int_equal(message.answer_size, 0);
+    }
+}
+
+static void mssim_platform_verbs(void **state)
+{
+    (void)state;
+    const struct {
+        uint8_t number;
+        enum front_verb verb;
+    } rows[] = {{1, FRONT_POWER_ON}, {2, FRONT_POWER_OFF}, {17, FRONT_RESET},
+                {9, FRONT_NOTHING},  {10, FRONT_NOTHING},  {11, FRONT_NOTHING}};
+    const uint8_t acknowledgement[] = {0, 0, 0, 0};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint8_t request[] = {0, 0, 0, rows[i].number};
+        struct message message = parse_whole(&protocol_mssim_platform, request, sizeof request);
+        assert_int_equal(message.verb, rows[i].verb);
+        assert_int_equal(message.size, 4);
+        assert_false(message.close);
+        assert_answer(&message, acknowledgement, sizeof acknowledgement);
+    }
+}
+
+static void mssim_stop_is_a_shutdown_without_an_answer(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 21};
+    struct message message = parse_whole(&protocol_mssim_platform, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_SHUTDOWN);
+    assert_int_equal(message.answer_size, 0);
+    assert_int_equal(parse(&protocol_mssim_command, request, sizeof request).verb, FRONT_SHUTDOWN);
+}
+
+static void mssim_platform_refuses_what_it_does_not_know(void **state)
+{
+    (void)state;
+    const uint8_t numbers[] = {0, 3, 4, 8, 12, 13, 14, 15, 18, 25, 26, 30, 255};
+    const uint8_t refusal[] = {0, 0, 0, 1};
+    for (size_t i = 0; i < sizeof numbers; i++) {
+        const uint8_t request[] = {0, 0, 0, numbers[i]};
+        struct message message = parse(&protocol_mssim_platform, request, sizeof request);
+        assert_true(message.close);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_answer(&message, refusal, sizeof refusal);
+    }
+}
+
+/* What the connection relies on: it never has to wait for more bytes than it has room for. */
+static void a_full_buffer_is_always_a_message(void **state)
+{
+    (void)state;
+    const struct protocol *protocols[] = {&protocol_stream, &protocol_control, &protocol_mssim_command,
+                                          &protocol_mssim_platform};
+    static uint8_t bytes[RECEIVE_MAX];
+    for (unsigned first = 0; first < 256; first++) {
+        for (unsigned size = 0; size < 256; size += 15) {
+            memset(bytes, 0, sizeof bytes);
+            bytes[3] = (uint8_t)first;
+            bytes[4] = bytes[7] = (uint8_t)size;
+            for (size_t i = 0; i < 4; i++) {
+                struct message message = parse(protocols[i], bytes, sizeof bytes);
+                assert_true(message.size > 0 && message.size <= sizeof bytes);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(stream_command),
+        cmocka_unit_test(stream_takes_only_its_own_bytes),
+        cmocka_unit_test(stream_leaves_an_unknown_tag_to_the_tpm),
+        cmocka_unit_test(stream_refuses_impossible_sizes),
+        cmocka_unit_test(stream_largest_command),
+        cmocka_unit_test(stream_framed_command_sets_the_locality),
+        cmocka_unit_test(framed_command_at_no_locality_is_refused),
+        cmocka_unit_test(framed_command_of_impossible_size_is_refused),
+        cmocka_unit_test(control_capabilities_are_the_rows),
+        cmocka_unit_test(control_init_is_a_reset),
+        cmocka_unit_test(control_init_with_unknown_flags_is_refused),
+        cmocka_unit_test(control_surplus_is_a_bad_parameter),
+        cmocka_unit_test(control_locality_in_both_forms),
+        cmocka_unit_test(control_locality_above_4_is_refused),
+        cmocka_unit_test(control_buffersize_is_answered_as_it_is),
+        cmocka_unit_test(control_buffersize_is_not_set_while_running),
+        cmocka_unit_test(control_cancel_has_an_answer_and_no_effect),
+        cmocka_unit_test(control_unknown_commands_are_bad_ordinals),
+        cmocka_unit_test(control_verbs),
+        cmocka_unit_test(mssim_command_carries_its_locality),
+        cmocka_unit_test(mssim_handshake),
+        cmocka_unit_test(mssim_handshake_of_version_0_closes),
+        cmocka_unit_test(mssim_session_end_closes_without_an_answer),
+        cmocka_unit_test(mssim_unknown_command_closes),
+        cmocka_unit_test(mssim_platform_verbs),
+        cmocka_unit_test(mssim_stop_is_a_shutdown_without_an_answer),
+        cmocka_unit_test(mssim_platform_refuses_what_it_does_not_know),
+        cmocka_unit_test(a_full_buffer_is_always_a_message),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

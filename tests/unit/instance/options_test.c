@@ -1,0 +1,165 @@
+#include "tests/fakes/assertions.h"
+
+#include <string.h>
+
+#include "untrusted/instance/options.h"
+
+#define UUID "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+static struct err parse(const char *const *words, enum options_action *out_action, struct options *out_options)
+{
+    static char storage[16][128];
+    char *argv[17] = {"vtpm-instance"};
+    int argc = 1;
+    for (; words[argc - 1]; argc++) {
+        strcpy(storage[argc], words[argc - 1]);
+        argv[argc] = storage[argc];
+    }
+    return options_parse(argc, argv, out_action, out_options);
+}
+
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static struct options good(const char *const *words)
+{
+    struct options options;
+    enum options_action action = OPTIONS_HELP;
+    assert_ok(parse(words, &action, &options));
+    assert_int_equal(action, OPTIONS_RUN);
+    return options;
+}
+
+static void bad(const char *const *words)
+{
+    struct options options;
+    enum options_action action = OPTIONS_HELP;
+    assert_err(parse(words, &action, &options), USAGE);
+}
+
+static void the_least_that_is_needed(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--state-dir", "/s", "--create", "--swtpm", "tcp:2321"));
+    assert_true(options.create);
+    assert_string_equal(options.state_directory, "/s");
+    assert_int_equal(options.commit_timeout, 20);
+    assert_false(options.ordinary_memory);
+    assert_null(options.user);
+}
+
+static void an_address_makes_two_endpoints_of_one_channel(void **state)
+{
+    (void)state;
+    struct options options =
+        good(WORDS("--state-dir=/s", "--create", "--swtpm=unix:/run/t", "--mssim=tcp:2321", "--swtpm=tcp:[::1]:5000"));
+    const struct protocol *expected[] = {&protocol_stream,         &protocol_control, &protocol_mssim_command,
+                                         &protocol_mssim_platform, &protocol_stream,  &protocol_control};
+    assert_int_equal(options.endpoint_count, 6);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_ptr_equal(options.endpoints[i].protocol, expected[i]);
+        assert_int_equal(options.endpoints[i].channel, i / 2);
+    }
+    assert_string_equal(options.endpoints[1].address.socket.local.sun_path, "/run/t.ctrl");
+}
+
+static void an_id_is_a_uuid(void **state)
+{
+    (void)state;
+    char text[ID_TEXT_SIZE];
+    struct options options = good(WORDS("--state-dir=/s", "--id=" UUID, "--swtpm=tcp:1"));
+    assert_false(options.create);
+    id_format(&options.id, text);
+    assert_string_equal(text, UUID);
+    options = good(WORDS("--state-dir=/s", "--id=0F0E0D0C-0B0A-4908-8706-050403020100", "--swtpm=tcp:1"));
+    id_format(&options.id, text);
+    assert_string_equal(text, UUID);
+}
+
+static void what_is_no_uuid_is_refused(void **state)
+{
+    (void)state;
+    const char *ids[] = {"",
+                         "0",
+                         UUID "0",
+                         "0f0e0d0c0b0a49088706050403020100",
+                         "0f0e0d0c-0b0a-4908-8706-05040302010g",
+                         "0f0e0d0c-0b0a-4908-8706-05040302010",
+                         "0f0e0d0c00b0a-4908-8706-050403020100",
+                         "../../../../../../../../etc/passwd00"};
+    struct instance_id id;
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
+        assert_err(id_parse(ids[i], &id), BAD_VALUE);
+    bad(WORDS("--state-dir=/s", "--id=x", "--swtpm=tcp:1"));
+}
+
+static void what_is_missing_is_said(void **state)
+{
+    (void)state;
+    bad(WORDS("--create", "--swtpm=tcp:1"));
+    bad(WORDS("--state-dir=/s", "--swtpm=tcp:1"));
+    bad(WORDS("--state-dir=/s", "--create"));
+}
+
+static void contradictions_are_refused(void **state)
+{
+    (void)state;
+    bad(WORDS("--state-dir=/s", "--create", "--id=" UUID, "--swtpm=tcp:1"));
+    bad(WORDS("--state-dir=/s", "--create", "--mssim=unix:/x"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:65535"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "more"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--unknown"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm"));
+}
+
+static void a_commit_timeout_is_1_to_3600_seconds(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=3600"));
+    assert_int_equal(options.commit_timeout, 3600);
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=0"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=3601"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=1s"));
+    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=-1"));
+}
+
+static void too_many_addresses_are_refused(void **state)
+{
+    (void)state;
+    static char storage[20][16];
+    char *argv[20] = {"vtpm-instance", "--state-dir=/s", "--create"};
+    struct options options;
+    enum options_action action = OPTIONS_RUN;
+    for (size_t i = 3; i < 20; i++) {
+        strcpy(storage[i], "--swtpm=tcp:1");
+        argv[i] = storage[i];
+    }
+    assert_ok(options_parse(19, argv, &action, &options));
+    assert_err(options_parse(20, argv, &action, &options), USAGE);
+}
+
+static void help_and_version_need_nothing_else(void **state)
+{
+    (void)state;
+    struct options options;
+    enum options_action action = OPTIONS_RUN;
+    assert_ok(parse(WORDS("--help"), &action, &options));
+    assert_int_equal(action, OPTIONS_HELP);
+    assert_ok(parse(WORDS("--version"), &action, &options));
+    assert_int_equal(action, OPTIONS_VERSION);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_least_that_is_needed),
+        cmocka_unit_test(an_address_makes_two_endpoints_of_one_channel),
+        cmocka_unit_test(an_id_is_a_uuid),
+        cmocka_unit_test(what_is_no_uuid_is_refused),
+        cmocka_unit_test(what_is_missing_is_said),
+        cmocka_unit_test(contradictions_are_refused),
+        cmocka_unit_test(a_commit_timeout_is_1_to_3600_seconds),
+        cmocka_unit_test(too_many_addresses_are_refused),
+        cmocka_unit_test(help_and_version_need_nothing_else),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,627 @@
+#include "untrusted/front/front.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "untrusted/host/log.h"
+
+#define SWEEP_USEC          UINT64_C(1000000)
+/* With more, sd-event reads a file to spread wake-ups, which a confined process may not. */
+#define TIMER_ACCURACY_USEC 1
+
+enum connection_state {
+    CONNECTION_FREE,
+    CONNECTION_READING,
+    CONNECTION_QUEUED,  /* its message waits for its turn */
+    CONNECTION_RUNNING, /* its message is with the owner */
+    CONNECTION_SENDING, /* the client has not taken all of the answer */
+};
+
+struct endpoint {
+    struct front *front;
+    const struct protocol *protocol;
+    struct channel *channel;
+    int fd;
+    sd_event_source *source;
+};
+
+struct connection {
+    struct front *front;
+    const struct endpoint *endpoint;
+    enum connection_state state;
+    int fd;
+    sd_event_source *source;
+    uint32_t events;            /* that the source waits for */
+    struct pool_buffer *buffer; /* only while it has bytes, a message or an answer pending */
+    size_t received;            /* bytes in buffer->received */
+    size_t response_size;       /* bytes in buffer->response */
+    size_t response_sent;
+    uint64_t opened;        /* µs, as all times here */
+    uint64_t stalled_since; /* when the unfinished message or answer began; 0: there is none */
+    uint64_t starved_since; /* when it found no buffer; 0: it did not */
+    bool spoken;            /* it has completed a message */
+    struct message message; /* valid from QUEUED until it is answered */
+};
+
+struct front {
+    sd_event *event;
+    struct front_owner owner;
+    struct pool pool;
+    struct channel channels[FRONT_ENDPOINTS_MAX];
+    struct endpoint endpoints[FRONT_ENDPOINTS_MAX];
+    size_t endpoint_count;
+    struct connection connections[FRONT_CONNECTIONS_MAX];
+    struct connection *queue[FRONT_CONNECTIONS_MAX]; /* a ring */
+    size_t queue_head;
+    size_t queue_count;
+    bool busy;                  /* a request is with the owner */
+    enum front_verb verb;       /* of that request */
+    struct connection *running; /* whose request it is; NULL if the client has gone */
+    bool dispatching;
+    bool powered;
+    bool listeners_paused; /* no descriptor was left to accept with */
+    sd_event_source *sweep;
+    bool sweep_armed;
+    unsigned refused; /* since the last sweep, for the log */
+    unsigned stalled;
+};
+
+static void connection_advance(struct connection *c);
+
+static uint64_t now(const struct front *front)
+{
+    uint64_t usec = 0;
+    return sd_event_now(front->event, CLOCK_MONOTONIC, &usec) < 0 ? 1 : usec;
+}
+
+static void arm_sweep(struct front *front)
+{
+    if (front->sweep_armed) return;
+    front->sweep_armed = sd_event_source_set_time_relative(front->sweep, SWEEP_USEC) >= 0 &&
+                         sd_event_source_set_enabled(front->sweep, SD_EVENT_ONESHOT) >= 0;
+}
+
+static void wait_for(struct connection *c, uint32_t events)
+{
+    if (c->events == events) return;
+    if (sd_event_source_set_io_events(c->source, events) >= 0) c->events = events;
+}
+
+static void queue_push(struct front *front, struct connection *c)
+{
+    front->queue[(front->queue_head + front->queue_count++) % FRONT_CONNECTIONS_MAX] = c;
+}
+
+static struct connection *queue_pop(struct front *front)
+{
+    struct connection *c = front->queue[front->queue_head];
+    front->queue_head = (front->queue_head + 1) % FRONT_CONNECTIONS_MAX;
+    front->queue_count--;
+    return c;
+}
+
+static void queue_remove(struct front *front, const struct connection *c)
+{
+    size_t count = front->queue_count;
+    for (size_t i = 0; i < count; i++) {
+        struct connection *waiting = queue_pop(front);
+        if (waiting != c) queue_push(front, waiting);
+    }
+}
+
+/* --- buffers --- */
+
+static void feed_starved(struct front *front)
+{
+    struct connection *oldest = NULL;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        struct connection *c = &front->connections[i];
+        if (c->starved_since && c->events == 0 && (!oldest || c->starved_since < oldest->starved_since)) oldest = c;
+    }
+    if (oldest) wait_for(oldest, EPOLLIN);
+}
+
+static void release_buffer(struct connection *c)
+{
+    if (!c->buffer) return;
+    bool was_empty = c->front->pool.free_count == 0;
+    wipe(c->buffer->received, c->received);
+    wipe(c->buffer->response, c->response_size);
+    c->received = c->response_size = c->response_sent = 0;
+    pool_give(&c->front->pool, &c->buffer);
+    if (was_empty) feed_starved(c->front);
+}
+
+/* Forgets the connection; its descriptor stays open. */
+static void connection_detach(struct connection *c)
+{
+    struct front *front = c->front;
+    if (c->state == CONNECTION_QUEUED) queue_remove(front, c);
+    if (c->state == CONNECTION_RUNNING) front->running = NULL;
+    c->starved_since = 0;
+    release_buffer(c);
+    c->source = sd_event_source_disable_unref(c->source);
+    *c = (struct connection){.front = front, .fd = -1};
+}
+
+static void connection_close(struct connection *c)
+{
+    int fd = c->fd;
+    connection_detach(c);
+    close(fd);
+}
+
+/* The connection that has kept something unfinished for the longest time; with_buffer: of those that hold a buffer. */
+static struct connection *longest_stalled(struct front *front, bool with_buffer)
+{
+    struct connection *oldest = NULL;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        struct connection *c = &front->connections[i];
+        if (c->stalled_since == 0 || (with_buffer && !c->buffer)) continue;
+        if (!oldest || c->stalled_since < oldest->stalled_since) oldest = c;
+    }
+    return oldest;
+}
+
+static bool take_buffer(struct connection *c)
+{
+    struct front *front = c->front;
+    if (c->buffer) return true;
+    c->buffer = pool_take(&front->pool);
+    if (!c->buffer) {
+        struct connection *stalled = longest_stalled(front, true);
+        if (stalled) {
+            front->stalled++;
+            arm_sweep(front);
+            connection_close(stalled);
+            c->buffer = pool_take(&front->pool);
+        }
+    }
+    if (c->buffer) {
+        c->starved_since = 0;
+        return true;
+    }
+    if (!c->starved_since) c->starved_since = now(front);
+    wait_for(c, 0);
+    return false;
+}
+
+/* --- answers --- */
+
+/* Forgets the message that was answered and, if the client wants so, the client. */
+static void connection_finish(struct connection *c)
+{
+    bool end = c->message.close;
+    size_t size = c->message.size;
+    c->stalled_since = 0;
+    c->message = (struct message){0};
+    c->state = CONNECTION_READING;
+    if (end) {
+        connection_close(c);
+        return;
+    }
+    c->response_sent = 0;
+    if (c->response_size) wipe(c->buffer->response, c->response_size);
+    c->response_size = 0;
+    size_t rest = c->received - size;
+    if (rest) memmove(c->buffer->received, c->buffer->received + size, rest);
+    wipe(c->buffer->received + rest, size);
+    c->received = rest;
+    if (rest == 0) release_buffer(c);
+    wait_for(c, EPOLLIN);
+}
+
+static void keep_rest(struct connection *c, const struct iovec *parts, size_t count, size_t sent)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t skip = sent < parts[i].iov_len ? sent : parts[i].iov_len;
+        sent -= skip;
+        memcpy(c->buffer->response + c->response_size, (const uint8_t *)parts[i].iov_base + skip,
+               parts[i].iov_len - skip);
+        c->response_size += parts[i].iov_len - skip;
+    }
+    c->state = CONNECTION_SENDING;
+    c->stalled_since = now(c->front);
+    arm_sweep(c->front);
+    wait_for(c, EPOLLOUT);
+}
+
+/* Bytes that were sent, 0 if none can be sent now, -1 if the client has gone. */
+static ssize_t send_parts(int fd, struct iovec *parts, size_t count)
+{
+    struct msghdr header = {.msg_iov = parts, .msg_iovlen = count};
+    ssize_t sent = sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0) return sent;
+    return errno == EAGAIN || errno == EINTR ? 0 : -1;
+}
+
+static void connection_send(struct connection *c, struct iovec *parts, size_t count)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++)
+        size += parts[i].iov_len;
+    ssize_t sent = send_parts(c->fd, parts, count);
+    if (sent < 0)
+        connection_close(c);
+    else if ((size_t)sent < size)
+        keep_rest(c, parts, count, (size_t)sent);
+    else
+        connection_finish(c);
+}
+
+/* A TPM response, in its frame if the command came in one. */
+static void connection_respond(struct connection *c, struct span response)
+{
+    uint8_t head[4] = {0, 0, (uint8_t)(response.size >> 8), (uint8_t)response.size};
+    uint8_t acknowledgement[4] = {0};
+    struct iovec parts[3];
+    size_t count = 0;
+    if (c->message.framed) parts[count++] = (struct iovec){head, sizeof head};
+    parts[count++] = (struct iovec){(void *)(uintptr_t)response.data, response.size};
+    if (c->message.framed) parts[count++] = (struct iovec){acknowledgement, sizeof acknowledgement};
+    connection_send(c, parts, count);
+}
+
+static void connection_respond_code(struct connection *c, uint32_t code)
+{
+    uint8_t response[TPM_HEADER_SIZE];
+    tpm_error_response(code, response);
+    connection_respond(c, span_of(response, sizeof response));
+}
+
+static void connection_answer(struct connection *c)
+{
+    if (c->message.framed) {
+        connection_respond(c, span_of(c->message.answer, c->message.answer_size));
+        return;
+    }
+    if (c->message.answer_size == 0) {
+        connection_finish(c);
+        return;
+    }
+    struct iovec answer = {c->message.answer, c->message.answer_size};
+    connection_send(c, &answer, 1);
+}
+
+/* --- whose turn it is --- */
+
+static void answer_outcome(struct connection *c, struct err result, struct span response)
+{
+    if (c->message.verb != FRONT_COMMAND) {
+        if (result.code && c->message.answer_size) {
+            uint32_t code = c->message.failure;
+            const uint8_t failure[4] = {(uint8_t)(code >> 24), (uint8_t)(code >> 16), (uint8_t)(code >> 8),
+                                        (uint8_t)code};
+            memcpy(c->message.answer, failure, sizeof failure);
+            c->message.answer_size = sizeof failure;
+        }
+        connection_answer(c);
+        return;
+    }
+    if (result.code || response.size < TPM_HEADER_SIZE || response.size > TPM_MESSAGE_MAX)
+        connection_respond_code(c, TPM_RC_FAILURE);
+    else
+        connection_respond(c, response);
+}
+
+static void start(struct front *front, struct connection *c)
+{
+    if (c->message.verb == FRONT_COMMAND && !front->powered) {
+        uint32_t code = c->endpoint->protocol->response_when_off;
+        if (code)
+            connection_respond_code(c, code);
+        else
+            connection_respond(c, span_empty());
+        connection_advance(c);
+        return;
+    }
+    const struct front_request request = {c->message.verb, c->message.locality, c->message.command};
+    c->state = CONNECTION_RUNNING;
+    front->busy = true;
+    front->verb = request.verb;
+    front->running = c;
+    front->owner.perform(front->owner.ctx, &request);
+}
+
+static void dispatch(struct front *front)
+{
+    if (front->dispatching) return;
+    front->dispatching = true;
+    while (!front->busy && front->queue_count)
+        start(front, queue_pop(front));
+    front->dispatching = false;
+}
+
+void front_done(struct front *front, struct err result, struct span response)
+{
+    struct connection *c = front->running;
+    front->busy = false;
+    front->running = NULL;
+    if (front->verb != FRONT_COMMAND)
+        front->powered = !result.code && (front->verb == FRONT_RESET || front->verb == FRONT_POWER_ON);
+    if (c) {
+        answer_outcome(c, result, response);
+        connection_advance(c);
+    }
+    dispatch(front);
+}
+
+/* Goes through what was received until something is missing: bytes, the TPM's turn, or the client's willingness. */
+static void connection_advance(struct connection *c)
+{
+    struct front *front = c->front;
+    while (c->state == CONNECTION_READING && c->received) {
+        struct message *message = &c->message;
+        c->endpoint->protocol->parse(span_of(c->buffer->received, c->received), c->endpoint->channel, front->powered,
+                                     message);
+        if (message->size == 0) {
+            if (!c->stalled_since) c->stalled_since = now(front);
+            arm_sweep(front);
+            return;
+        }
+        c->stalled_since = 0;
+        c->spoken = true;
+        if (message->sets_locality) c->endpoint->channel->locality = message->locality;
+        if (message->verb == FRONT_NOTHING) {
+            connection_answer(c);
+        } else {
+            c->state = CONNECTION_QUEUED;
+            queue_push(front, c);
+        }
+    }
+}
+
+/* --- events --- */
+
+static void connection_receive(struct connection *c)
+{
+    if (!take_buffer(c)) return;
+    ssize_t size = recv(c->fd, c->buffer->received + c->received, RECEIVE_MAX - c->received, MSG_DONTWAIT);
+    if (size > 0) {
+        c->received += (size_t)size;
+        connection_advance(c);
+    } else if (size == 0 || (errno != EAGAIN && errno != EINTR)) {
+        connection_close(c);
+    } else if (c->received == 0) {
+        release_buffer(c);
+    }
+}
+
+static void connection_flush(struct connection *c)
+{
+    struct iovec rest = {c->buffer->response + c->response_sent, c->response_size - c->response_sent};
+    ssize_t sent = send_parts(c->fd, &rest, 1);
+    if (sent < 0) {
+        connection_close(c);
+        return;
+    }
+    c->response_sent += (size_t)sent;
+    if (c->response_sent < c->response_size) return;
+    connection_finish(c);
+    connection_advance(c);
+}
+
+static int on_connection(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+    (void)source, (void)fd;
+    struct connection *c = ctx;
+    struct front *front = c->front;
+    if (c->state == CONNECTION_SENDING)
+        connection_flush(c);
+    else if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN))
+        connection_close(c);
+    else if (c->state == CONNECTION_READING)
+        connection_receive(c);
+    else
+        wait_for(c, 0); /* it has more to say, but its turn comes first */
+    dispatch(front);
+    return 0;
+}
+
+static void pause_listeners(struct front *front, bool pause)
+{
+    front->listeners_paused = pause;
+    for (size_t i = 0; i < front->endpoint_count; i++)
+        (void)sd_event_source_set_enabled(front->endpoints[i].source, pause ? SD_EVENT_OFF : SD_EVENT_ON);
+    if (pause) arm_sweep(front);
+}
+
+static struct connection *longest_silent(struct front *front)
+{
+    struct connection *oldest = NULL;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        struct connection *c = &front->connections[i];
+        if (c->state != CONNECTION_READING || c->spoken || c->received) continue;
+        if (!oldest || c->opened < oldest->opened) oldest = c;
+    }
+    return oldest;
+}
+
+static struct connection *free_connection(struct front *front)
+{
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
+        if (front->connections[i].state == CONNECTION_FREE) return &front->connections[i];
+    return NULL;
+}
+
+/* A free place, made if need be at the cost of who stalls, then of who never completed a message. */
+static struct connection *make_place(struct front *front)
+{
+    struct connection *place = free_connection(front);
+    if (place) return place;
+    struct connection *victim = longest_stalled(front, false);
+    if (!victim) victim = longest_silent(front);
+    arm_sweep(front);
+    if (!victim) return NULL;
+    front->stalled++;
+    connection_close(victim);
+    return victim;
+}
+
+/* Takes fd over. */
+static struct err connection_open(struct front *front, const struct endpoint *endpoint, int fd,
+                                  struct connection **out_connection)
+{
+    struct connection *c = make_place(front);
+    if (!c) {
+        front->refused++;
+        close(fd);
+        return FAIL(NO_SPACE);
+    }
+    if (sd_event_add_io(front->event, &c->source, fd, EPOLLIN, on_connection, c) < 0) {
+        close(fd);
+        return FAIL(SYSTEM);
+    }
+    c->endpoint = endpoint;
+    c->state = CONNECTION_READING;
+    c->fd = fd;
+    c->events = EPOLLIN;
+    c->opened = now(front);
+    *out_connection = c;
+    return OK;
+}
+
+static int on_accept(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+    (void)source, (void)events;
+    const struct endpoint *endpoint = ctx;
+    struct front *front = endpoint->front;
+    int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (client >= 0) {
+        struct connection *c = NULL;
+        struct err result = connection_open(front, endpoint, client, &c);
+        if (result.code == ERR_SYSTEM) pause_listeners(front, true);
+        return 0;
+    }
+    bool passing = errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
+    if (!passing) {
+        log_line(LOG_LEVEL_WARNING, "no client can be accepted for a second (%s); raise LimitNOFILE= if this goes on",
+                 strerror(errno));
+        pause_listeners(front, true);
+    }
+    return 0;
+}
+
+static int on_sweep(sd_event_source *source, uint64_t usec, void *ctx)
+{
+    (void)source, (void)usec;
+    struct front *front = ctx;
+    front->sweep_armed = false;
+    uint64_t time = now(front);
+    bool unfinished = false;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        struct connection *c = &front->connections[i];
+        if (c->stalled_since && time - c->stalled_since >= FRONT_STALL_USEC) {
+            front->stalled++;
+            connection_close(c);
+        }
+        if (c->stalled_since) unfinished = true;
+    }
+    if (front->stalled || front->refused)
+        log_line(LOG_LEVEL_NOTICE, "%u clients were closed because they stalled, %u refused because %u are connected",
+                 front->stalled, front->refused, FRONT_CONNECTIONS_MAX);
+    front->stalled = front->refused = 0;
+    if (front->listeners_paused) pause_listeners(front, false);
+    if (unfinished) arm_sweep(front);
+    dispatch(front);
+    return 0;
+}
+
+/* --- life --- */
+
+struct err front_open(sd_event *event, const struct front_owner *owner, void *memory, struct front **out_front)
+{
+    struct front *front = calloc(1, sizeof *front);
+    ENSURE(front, NO_MEMORY);
+    front->event = sd_event_ref(event);
+    front->owner = *owner;
+    front->powered = true;
+    pool_init(&front->pool, memory);
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
+        front->connections[i] = (struct connection){.front = front, .fd = -1};
+    int result =
+        sd_event_add_time(event, &front->sweep, CLOCK_MONOTONIC, UINT64_MAX, TIMER_ACCURACY_USEC, on_sweep, front);
+    if (result < 0 || sd_event_source_set_enabled(front->sweep, SD_EVENT_OFF) < 0) {
+        front_close(&front);
+        return FAIL(NO_MEMORY);
+    }
+    *out_front = front;
+    return OK;
+}
+
+struct err front_listen(struct front *front, const struct protocol *protocol, unsigned channel, int listen_fd)
+{
+    if (front->endpoint_count == FRONT_ENDPOINTS_MAX || channel >= FRONT_ENDPOINTS_MAX) {
+        close(listen_fd);
+        return FAIL(TOO_LARGE);
+    }
+    struct endpoint *endpoint = &front->endpoints[front->endpoint_count];
+    *endpoint = (struct endpoint){front, protocol, &front->channels[channel], listen_fd, NULL};
+    front->endpoint_count++;
+    ENSURE(sd_event_add_io(front->event, &endpoint->source, listen_fd, EPOLLIN, on_accept, endpoint) >= 0, SYSTEM);
+    return OK;
+}
+
+size_t front_hand_over(struct front *front, struct front_session out_sessions[FRONT_CONNECTIONS_MAX])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        struct connection *c = &front->connections[i];
+        bool idle = c->state == CONNECTION_READING && c->received == 0;
+        bool waits =
+            c->state == CONNECTION_RUNNING && c->message.verb != FRONT_COMMAND && c->received == c->message.size;
+        if (c->state == CONNECTION_FREE) continue;
+        if (idle || waits) {
+            out_sessions[count++] = (struct front_session){c->fd, (uint8_t)(c->endpoint - front->endpoints), waits};
+            connection_detach(c);
+        } else {
+            connection_close(c);
+        }
+    }
+    return count;
+}
+
+struct err front_adopt(struct front *front, const struct front_session *session)
+{
+    if (session->endpoint >= front->endpoint_count || (session->waits && front->busy)) {
+        close(session->fd);
+        return FAIL(BAD_VALUE);
+    }
+    const struct endpoint *endpoint = &front->endpoints[session->endpoint];
+    struct connection *c = NULL;
+    TRY(connection_open(front, endpoint, session->fd, &c));
+    c->spoken = true;
+    if (!session->waits) return OK;
+    if (!take_buffer(c)) {
+        connection_close(c);
+        return FAIL(NO_SPACE);
+    }
+    c->message = (struct message){.verb = FRONT_RESET, .answer_size = 4, .failure = endpoint->protocol->failure};
+    c->state = CONNECTION_RUNNING;
+    front->busy = true;
+    front->verb = FRONT_RESET;
+    front->running = c;
+    return OK;
+}
+
+void front_close(struct front **front)
+{
+    struct front *f = *front;
+    if (!f) return;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
+        if (f->connections[i].state != CONNECTION_FREE) connection_close(&f->connections[i]);
+    for (size_t i = 0; i < f->endpoint_count; i++) {
+        sd_event_source_disable_unref(f->endpoints[i].source);
+        close(f->endpoints[i].fd);
+    }
+    sd_event_source_disable_unref(f->sweep);
+    sd_event_unref(f->event);
+    free(f);
+    *front = NULL;
+}

@@ -1,0 +1,75 @@
+/*
+ * The front: sockets, connections and whose turn it is. What is behind it, the TPM, is one function that it calls.
+ *
+ * Guarantees: at most one request is with the owner at any time, the others wait in the order in which they came, at
+ * most one for each connection; commands and responses lie in the memory that the owner gave and are wiped once used;
+ * a client that stops in the middle of a message, or does not take its response, is closed after FRONT_STALL_USEC, and
+ * earlier when its place or its buffer is wanted, the one that stalled longest first; a client that vanishes leaves
+ * nothing behind, and the response to it goes nowhere. It does not guarantee who the client is: that is the socket's
+ * owner and mode.
+ */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "base/err.h"
+#include "untrusted/front/pool.h"
+#include "untrusted/front/protocol.h"
+
+#define FRONT_CONNECTIONS_MAX 64u
+#define FRONT_ENDPOINTS_MAX   32u
+#define FRONT_STALL_USEC      UINT64_C(5000000)
+
+struct front;
+
+struct front_request {
+    enum front_verb verb; /* never FRONT_NOTHING */
+    uint8_t locality;     /* FRONT_COMMAND: 0 to 4 */
+    struct span command;  /* FRONT_COMMAND: 10 to 4096 bytes, valid until perform returns */
+};
+
+struct front_owner {
+    void *ctx;
+    /* Ends in exactly one front_done, before it returns or later. */
+    void (*perform)(void *ctx, const struct front_request *request);
+};
+
+/*
+ * memory: POOL_MEMORY_SIZE zeroed bytes, the caller's, until front_close. The TPM counts as powered on. event is
+ * referenced. ERR_NO_MEMORY.
+ */
+struct err front_open(sd_event *event, const struct front_owner *owner, void *memory, struct front **out_front);
+
+/*
+ * Serves protocol on listen_fd, which is taken over. Endpoints with the same channel number share a locality.
+ * ERR_TOO_LARGE above FRONT_ENDPOINTS_MAX, ERR_SYSTEM.
+ */
+struct err front_listen(struct front *front, const struct protocol *protocol, unsigned channel, int listen_fd);
+
+/*
+ * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid
+ * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For the other verbs response
+ * is empty.
+ */
+void front_done(struct front *front, struct err result, struct span response);
+
+/*
+ * Hand-over to another process that goes on with the same endpoints, in the same order. Connections that have nothing
+ * pending are handed out, the one whose request is with the owner is marked, all others are closed. The descriptors
+ * are the caller's then. Returns the number of sessions, at most FRONT_CONNECTIONS_MAX.
+ */
+struct front_session {
+    int fd;
+    uint8_t endpoint;
+    bool waits; /* for the outcome of a verb that is not a command */
+};
+size_t front_hand_over(struct front *front, struct front_session out_sessions[FRONT_CONNECTIONS_MAX]);
+
+/*
+ * The other side. fd is taken over, also on error. One session at most may wait: it is answered by the next front_done.
+ * ERR_BAD_VALUE, ERR_SYSTEM.
+ */
+struct err front_adopt(struct front *front, const struct front_session *session);
+
+/* Ends all connections, wipes their buffers, closes the listening sockets. *front is NULL afterwards. */
+void front_close(struct front **front);

@@ -1,0 +1,153 @@
+/*
+ * vtpm-instance: serves one TPM 2.0 that lives in an SGX enclave of its own.
+ *
+ * What has to be opened with the privileges it was started with is opened here; then they are given up, and the keeper
+ * makes the process that loads the enclave.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "untrusted/host/hygiene.h"
+#include "untrusted/host/log.h"
+#include "untrusted/instance/confine.h"
+#include "untrusted/instance/keeper.h"
+#include "untrusted/sgx/cpu_client.h"
+
+static struct err complain(const char *what, const char *which, struct err result)
+{
+    if (result.code)
+        log_line(LOG_LEVEL_ERROR, "%s %s: %s%s%s", what, which, err_sentence(result),
+                 result.code == ERR_SYSTEM ? ": " : "", result.code == ERR_SYSTEM ? strerror(errno) : "");
+    return result;
+}
+
+/* Only what the processor puts on the stack of a fault may interrupt: the rest comes when it is asked for. */
+static void block_signals(void)
+{
+    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGABRT};
+    sigset_t mask;
+    sigfillset(&mask);
+    for (size_t i = 0; i < sizeof synchronous / sizeof synchronous[0]; i++)
+        sigdelset(&mask, synchronous[i]);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static struct err open_directory(const char *path, int *out_fd)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ENSURE(fd >= 0, SYSTEM);
+    *out_fd = fd;
+    return OK;
+}
+
+static struct err choose_user(const struct options *options, int directory_fd, struct identity *out_identity)
+{
+    struct stat status;
+    ENSURE(fstat(directory_fd, &status) == 0, SYSTEM);
+    const struct passwd *entry = options->user ? getpwnam(options->user) : getpwuid(status.st_uid);
+    if (options->user && !entry) {
+        log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
+        return FAIL(USAGE);
+    }
+    *out_identity = (struct identity){.uid = entry ? entry->pw_uid : status.st_uid,
+                                      .gid = entry ? entry->pw_gid : status.st_gid,
+                                      .name = entry ? entry->pw_name : NULL};
+    if (geteuid() != 0 || out_identity->uid != 0) return OK;
+    log_line(LOG_LEVEL_ERROR, "this would run as root: give the state directory to a user of its own (chown), or name "
+                              "one with --user");
+    return FAIL(USAGE);
+}
+
+/* vtpm-cpu makes the copy of the image that nobody can change; it is what this process maps and what it measures. */
+static struct err open_image(const struct options *options, int cpu_fd, int *out_fd)
+{
+    int file_fd = open(options->image, O_RDONLY | O_CLOEXEC);
+    ENSURE(file_fd >= 0, SYSTEM);
+    struct err result = cpu_image(cpu_fd, file_fd, out_fd);
+    close(file_fd);
+    return result;
+}
+
+static struct err open_cpu(const struct options *options, int *cpu_fds)
+{
+    for (size_t i = 0; i < WORKER_CPU_STOCK; i++)
+        TRY(cpu_connect(options->cpu, &cpu_fds[i]));
+    return OK;
+}
+
+static struct err parse_image(int fd, struct image *out_image)
+{
+    struct stat status;
+    ENSURE(fstat(fd, &status) == 0, SYSTEM);
+    ENSURE(status.st_size > 0 && status.st_size <= (off_t)IMAGE_SIZE_MAX, TOO_LARGE);
+    void *file = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    ENSURE(file != MAP_FAILED, SYSTEM);
+    return image_parse(span_of(file, (size_t)status.st_size), out_image);
+}
+
+static struct err listen_everywhere(const struct options *options, const struct identity *identity, int *fds)
+{
+    for (size_t i = 0; i < options->endpoint_count; i++) {
+        const struct options_endpoint *endpoint = &options->endpoints[i];
+        struct err result = address_listen(&endpoint->address, identity->uid, identity->gid, &fds[i]);
+        TRY(complain("listening for", endpoint->protocol->name, result));
+    }
+    return OK;
+}
+
+static struct err open_resources(const struct options *options, struct image *image, struct worker_resources *resources)
+{
+    struct identity identity;
+    TRY(complain("the state directory", options->state_directory,
+                 open_directory(options->state_directory, &resources->directory_fd)));
+    TRY(choose_user(options, resources->directory_fd, &identity));
+    TRY(complain("vtpm-cpu at", options->cpu, open_cpu(options, resources->cpu_fds)));
+    TRY(complain("the enclave image", options->image,
+                 open_image(options, resources->cpu_fds[0], &resources->image_fd)));
+    TRY(complain("the enclave image", options->image, parse_image(resources->image_fd, image)));
+    TRY(listen_everywhere(options, &identity, resources->listen_fds));
+    TRY(complain("becoming the user of", options->state_directory, confine_user(&identity)));
+    TRY(complain("limits of", "the process", confine_limits()));
+    return complain("hygiene of", "the process", hygiene_apply());
+}
+
+static int run(const struct options *options)
+{
+    static struct image image;
+    struct worker_resources resources = {.options = options, .image = &image};
+    block_signals();
+    if (open_resources(options, &image, &resources).code) return EXIT_FAILURE;
+    int code = keeper_run(&resources);
+    for (size_t i = 0; i < options->endpoint_count; i++)
+        address_remove(&options->endpoints[i].address);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    static struct options options;
+    enum options_action action = OPTIONS_RUN;
+    log_open("vtpm-instance");
+    if (hygiene_clean_environment(argv).code) return EXIT_FAILURE;
+    if (options_parse(argc, argv, &action, &options).code) return EXIT_FAILURE;
+    switch (action) {
+    case OPTIONS_HELP:
+        fputs(options_help, stdout);
+        return EXIT_SUCCESS;
+    case OPTIONS_VERSION:
+        puts("vtpm-instance " VTPM_VERSION);
+        return EXIT_SUCCESS;
+    case OPTIONS_RUN:
+        return run(&options);
+    }
+    return EXIT_FAILURE;
+}

@@ -1,0 +1,43 @@
+/*
+ * The process that holds the enclave and serves its clients. It is made by the keeper and ends when its enclave does.
+ *
+ * Guarantees: it is confined (confine.h) before the first byte of a client is read.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "untrusted/front/front.h"
+#include "untrusted/instance/id.h"
+#include "untrusted/instance/options.h"
+#include "untrusted/sgx/image.h"
+
+/* A worker needs a connection to vtpm-cpu of its own, and the user it becomes may not be allowed to make one. */
+#define WORKER_CPU_STOCK 4u
+
+/* What was opened before any privilege was given up; all descriptors are shared by successive workers. */
+struct worker_resources {
+    const struct options *options;
+    int directory_fd;
+    int image_fd; /* sealed */
+    const struct image *image;
+    int listen_fds[OPTIONS_ENDPOINTS_MAX];
+    int cpu_fds[WORKER_CPU_STOCK]; /* connected */
+};
+
+/* How a worker begins. */
+struct worker_start {
+    int cpu_fd; /* connected to vtpm-cpu; the worker's */
+    bool create;
+    struct instance_id id; /* unless create */
+    bool awaiting_reset;   /* the worker before died */
+    size_t session_count;  /* clients that the worker before handed over; their descriptors are the worker's */
+    struct front_session sessions[FRONT_CONNECTIONS_MAX];
+};
+
+/*
+ * Serves until the end and returns the exit code, one of enum service_end. keeper_fd: the keeper's socket
+ * (keeper_wire.h).
+ */
+int worker_run(const struct worker_resources *resources, const struct worker_start *start, int keeper_fd);
