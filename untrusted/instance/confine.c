@@ -18,8 +18,7 @@
 struct err confine_user(const struct identity *identity)
 {
     if (geteuid() != 0) return OK;
-    int groups = identity->name ? initgroups(identity->name, identity->gid) : setgroups(0, NULL);
-    ENSURE(groups == 0, SANDBOX);
+    ENSURE(setgroups(0, NULL) == 0, SANDBOX); /* the state directory's owner needs no others */
     ENSURE(setresgid(identity->gid, identity->gid, identity->gid) == 0, SANDBOX);
     ENSURE(setresuid(identity->uid, identity->uid, identity->uid) == 0, SANDBOX);
     ENSURE(setuid(0) != 0, SANDBOX); /* there is no way back */

@@ -12,11 +12,10 @@
 
 #include "base/err.h"
 
-/* The user that the process becomes. */
+/* The user that the process becomes, without supplementary groups. */
 struct identity {
     uid_t uid;
     gid_t gid;
-    const char *name; /* for its supplementary groups; NULL: none */
 };
 
 /* Becomes identity for good; nothing if that is who it is already. ERR_SANDBOX. */

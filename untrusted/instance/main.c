@@ -53,14 +53,15 @@ static struct err choose_user(const struct options *options, int directory_fd, s
 {
     struct stat status;
     ENSURE(fstat(directory_fd, &status) == 0, SYSTEM);
-    const struct passwd *entry = options->user ? getpwnam(options->user) : getpwuid(status.st_uid);
-    if (options->user && !entry) {
-        log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
-        return FAIL(USAGE);
+    *out_identity = (struct identity){.uid = status.st_uid, .gid = status.st_gid};
+    if (options->user) {
+        const struct passwd *entry = getpwnam(options->user);
+        if (!entry) {
+            log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
+            return FAIL(USAGE);
+        }
+        *out_identity = (struct identity){.uid = entry->pw_uid, .gid = entry->pw_gid};
     }
-    *out_identity = (struct identity){.uid = entry ? entry->pw_uid : status.st_uid,
-                                      .gid = entry ? entry->pw_gid : status.st_gid,
-                                      .name = entry ? entry->pw_name : NULL};
     if (geteuid() != 0 || out_identity->uid != 0) return OK;
     log_line(LOG_LEVEL_ERROR, "this would run as root: give the state directory to a user of its own (chown), or name "
                               "one with --user");

@@ -24,6 +24,7 @@ struct store {
     uint8_t state[STATE_MAX];
     char state_name[STORE_NAME_SIZE];
     char spare_name[STORE_NAME_SIZE];
+    char probe_name[STORE_NAME_SIZE]; /* exists only while exchanging names is tried out */
     char lock_name[STORE_NAME_SIZE];
 };
 
@@ -38,6 +39,7 @@ static struct err store_new(int directory_fd, const struct instance_id *id, stru
     store->exchanges = true;
     snprintf(store->state_name, sizeof store->state_name, "%s.vtpm", text);
     snprintf(store->spare_name, sizeof store->spare_name, "%s.spare", text);
+    snprintf(store->probe_name, sizeof store->probe_name, "%s.probe", text);
     snprintf(store->lock_name, sizeof store->lock_name, "%s.lock", text);
     *out_store = store;
     return OK;
@@ -95,13 +97,46 @@ static struct err write_durably(int fd, struct span state, size_t *size)
     return OK;
 }
 
+static struct err create_empty(const struct store *store, const char *name, int *out_fd)
+{
+    ENSURE(unlinkat(store->directory_fd, name, 0) == 0 || errno == ENOENT, STATE_IO);
+    *out_fd = openat(store->directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    ENSURE(*out_fd >= 0, STATE_IO);
+    return OK;
+}
+
 static struct err create_spare(struct store *store)
 {
-    ENSURE(unlinkat(store->directory_fd, store->spare_name, 0) == 0 || errno == ENOENT, STATE_IO);
-    store->spare_fd =
-        openat(store->directory_fd, store->spare_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    ENSURE(store->spare_fd >= 0, STATE_IO);
+    TRY(create_empty(store, store->spare_name, &store->spare_fd));
     store->spare_size = 0;
+    return OK;
+}
+
+static bool unsupported(int error)
+{
+    return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP;
+}
+
+/*
+ * Whether the file system can exchange names is known before the process loses the right to create files, and not tried
+ * on the state: two empty files change places, and the second one is the spare.
+ */
+static struct err prepare_spare(struct store *store)
+{
+    int directory = store->directory_fd;
+    int probe_fd = -1;
+    TRY(create_spare(store));
+    TRY(create_empty(store, store->probe_name, &probe_fd));
+    store->exchanges = renameat2(directory, store->probe_name, directory, store->spare_name, RENAME_EXCHANGE) == 0;
+    struct err result = store->exchanges || unsupported(errno) ? OK : FAIL(STATE_IO);
+    if (store->exchanges) {
+        int first = store->spare_fd;
+        store->spare_fd = probe_fd;
+        probe_fd = first;
+    }
+    close_fd(&probe_fd);
+    TRY(result);
+    ENSURE(unlinkat(directory, store->probe_name, 0) == 0, STATE_IO);
     return OK;
 }
 
@@ -109,16 +144,12 @@ static struct err exchange_names(struct store *store)
 {
     int directory = store->directory_fd;
     if (store->exchanges) {
-        int result = renameat2(directory, store->spare_name, directory, store->state_name, RENAME_EXCHANGE);
-        if (result == 0) {
-            int old = store->state_fd;
-            store->state_fd = store->spare_fd;
-            store->spare_fd = old;
-            store->spare_size = store->size;
-            return OK;
-        }
-        ENSURE(errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP, STATE_IO);
-        store->exchanges = false;
+        ENSURE(renameat2(directory, store->spare_name, directory, store->state_name, RENAME_EXCHANGE) == 0, STATE_IO);
+        int old = store->state_fd;
+        store->state_fd = store->spare_fd;
+        store->spare_fd = old;
+        store->spare_size = store->size;
+        return OK;
     }
     ENSURE(renameat(directory, store->spare_name, directory, store->state_name) == 0, STATE_IO);
     close_fd(&store->state_fd);
@@ -172,8 +203,7 @@ static struct err store_load(struct store *store)
     TRY(read_state(store));
     /* A process that died may have left an exchange that is not durable: then the spare is the state on disk. */
     ENSURE(fsync(store->state_fd) == 0 && fsync(store->directory_fd) == 0, STATE_IO);
-    TRY(create_spare(store));
-    return store_commit(store, store_state(store));
+    return prepare_spare(store);
 }
 
 struct err store_open(int directory_fd, const struct instance_id *id, struct store **out_store)
@@ -194,7 +224,7 @@ static struct err name_first_state(struct store *store)
     int directory = store->directory_fd;
     if (renameat2(directory, store->spare_name, directory, store->state_name, RENAME_NOREPLACE) == 0) return OK;
     ENSURE(errno != EEXIST, STATE_EXISTS);
-    ENSURE(errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP, STATE_IO);
+    ENSURE(unsupported(errno), STATE_IO);
     /* A link never replaces either. */
     if (linkat(directory, store->spare_name, directory, store->state_name, 0) != 0) {
         ENSURE(errno != EEXIST, STATE_EXISTS);
@@ -214,12 +244,17 @@ static struct err store_make(struct store *store, struct span state)
     TRY(write_durably(store->spare_fd, state, &store->spare_size));
     TRY(name_first_state(store));
     ENSURE(fsync(store->directory_fd) == 0, STATE_IO);
-    return OK;
+    store->state_fd = store->spare_fd;
+    store->spare_fd = -1;
+    store->size = state.size;
+    memcpy(store->state, state.data, state.size);
+    return prepare_spare(store);
 }
 
 static void remove_leftovers(const struct store *store)
 {
     (void)unlinkat(store->directory_fd, store->spare_name, 0);
+    (void)unlinkat(store->directory_fd, store->probe_name, 0);
     (void)unlinkat(store->directory_fd, store->lock_name, 0);
 }
 
@@ -228,12 +263,15 @@ struct err store_create(int directory_fd, const struct instance_id *id, struct s
     struct store *store = NULL;
     TRY(store_new(directory_fd, id, &store));
     struct err result = store_make(store, state);
-    int saved = errno;
-    if (result.code == ERR_STATE_IO) remove_leftovers(store);
-    store_close(&store);
-    errno = saved;
-    TRY(result);
-    return store_open(directory_fd, id, out_store);
+    if (result.code) {
+        int saved = errno;
+        if (result.code == ERR_STATE_IO) remove_leftovers(store);
+        store_close(&store);
+        errno = saved;
+        return result;
+    }
+    *out_store = store;
+    return OK;
 }
 
 struct span store_state(const struct store *store)

@@ -4,6 +4,7 @@
  *   UUID.vtpm    the state
  *   UUID.spare   where the next one is written; its content means nothing
  *   UUID.lock    held by the process that serves the instance
+ *   UUID.probe   only at a start: whether this file system exchanges names
  *
  * Guarantees: at every moment UUID.vtpm is a whole state, the last that was committed or the one whose commit is under
  * way, through a crash of this process or of the machine at any instruction (as far as the file system and the disk
@@ -32,9 +33,9 @@ struct store;
 struct err store_create(int directory_fd, const struct instance_id *id, struct span state, struct store **out_store);
 
 /*
- * Locks the instance and commits the state that is there once, unchanged: what is read is durable then, and a disk that
- * cannot be written shows itself now. The lock is waited for, one second at most. ERR_STATE_MISSING, ERR_STATE_LOCKED,
- * ERR_STATE_CUT (empty or larger than any state), ERR_STATE_IO.
+ * Locks the instance, reads its state and makes durable what it read; a directory in which no file can be created shows
+ * itself now. The lock is waited for, one second at most. ERR_STATE_MISSING, ERR_STATE_LOCKED, ERR_STATE_CUT (empty or
+ * larger than any state), ERR_STATE_IO.
  */
 struct err store_open(int directory_fd, const struct instance_id *id, struct store **out_store);
 

@@ -1,6 +1,7 @@
 #include "untrusted/instance/worker.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -152,6 +153,7 @@ static struct err serve(struct worker *w)
     TRY(open_front(w));
     TRY(watch_signals(w));
     TRY(confine_system_calls(store_creates_files(w->store)));
+    malloc_trim(0); /* what making the filters took: the instance idles most of its life */
     TRY(keeper_send_ready(w->keeper_fd, &w->id));
     adopt_sessions(w);
     return OK;
@@ -186,6 +188,7 @@ static void end(struct worker *w)
 int worker_run(const struct worker_resources *resources, const struct worker_start *start, int keeper_fd)
 {
     struct worker w = {.resources = resources, .start = start, .keeper_fd = keeper_fd};
+    mallopt(M_MMAP_THRESHOLD, 64 * 1024); /* a buffer for the largest state costs what the actual one touches */
     if (!start->create) id_format(&start->id, w.name);
     int code = SERVICE_FAILED;
     if (!begin(&w).code) code = sd_event_loop(w.event);
