@@ -32,18 +32,23 @@ struct options {
     const char *secret;
     const char *user; /* NULL: stay who we are */
     bool create;
+    bool ordinary_memory;
 };
 
-static const char usage[] = "usage: vtpm-cpu [--secret PLACE] [--listen PATH] [--user NAME]\n"
-                            "       vtpm-cpu --init [--secret PLACE]\n"
+static const char usage[] = "usage: vtpm-cpu [--secret PLACE] [--listen PATH] [--user NAME] [--ordinary-memory]\n"
+                            "       vtpm-cpu --init [--secret PLACE] [--ordinary-memory]\n"
                             "PLACE: file:PATH | credential:NAME | passphrase:FD,salt=PATH\n";
 
 static struct err parse_options(int argc, char **argv, struct options *out)
 {
     static const struct option names[] = {
-        {"listen", required_argument, NULL, 'l'}, {"secret", required_argument, NULL, 's'},
-        {"user", required_argument, NULL, 'u'},   {"init", no_argument, NULL, 'i'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"listen", required_argument, NULL, 'l'},
+        {"secret", required_argument, NULL, 's'},
+        {"user", required_argument, NULL, 'u'},
+        {"init", no_argument, NULL, 'i'},
+        {"help", no_argument, NULL, 'h'},
+        {"ordinary-memory", no_argument, NULL, 'o'},
+        {0},
     };
     *out = (struct options){.listen_path = CPU_SOCKET_DEFAULT, .secret = "file:" SECRET_FILE_DEFAULT};
     int option = 0;
@@ -56,6 +61,8 @@ static struct err parse_options(int argc, char **argv, struct options *out)
             out->user = optarg;
         else if (option == 'i')
             out->create = true;
+        else if (option == 'o')
+            out->ordinary_memory = true;
         else
             return FAIL(USAGE);
     }
@@ -157,7 +164,7 @@ static struct err serve(const struct options *options, const struct secret_place
     struct secret_memory memory DEFER(secret_memory_close) = {0};
     struct server *server DEFER(server_close) = NULL;
     int listen_fd DEFER(close_fd) = -1;
-    TRY(secret_memory_open(sizeof(struct server_secrets), false, &memory));
+    TRY(secret_memory_open(sizeof(struct server_secrets), options->ordinary_memory, &memory));
     TRY(load_processor(place, memory.data));
     TRY(raise_descriptor_limit());
     TRY(open_listener(options->listen_path, &listen_fd));
@@ -167,6 +174,10 @@ static struct err serve(const struct options *options, const struct secret_place
     listen_fd = -1;
     log_line(LOG_LEVEL_NOTICE, "software device: %s", SOFTWARE_LIMITS);
     log_line(LOG_LEVEL_NOTICE, "the device secret is %s", secret_meaning(place));
+    if (options->ordinary_memory)
+        log_line(LOG_LEVEL_WARNING,
+                 "memory: ordinary. The device secret is NOT protected: every reader of this process's "
+                 "memory has the keys of every enclave of this host");
     (void)sd_notify(1, "READY=1");
     TRY(sandbox_apply());
     return server_run(server);
@@ -207,6 +218,7 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    place.ordinary_memory = options.ordinary_memory;
     block_signals();
     result = options.create ? secret_create(&place) : serve(&options, &place);
     if (!result.code) return 0;

@@ -126,7 +126,7 @@ static struct err create_salt(const struct secret_place *place)
 {
     uint8_t file[SALT_SIZE + CHECK_SIZE];
     struct secret_memory secret DEFER(secret_memory_close) = {0};
-    TRY(secret_memory_open(sizeof(struct passphrase_memory), false, &secret));
+    TRY(secret_memory_open(sizeof(struct passphrase_memory), place->ordinary_memory, &secret));
     struct passphrase_memory *memory = secret.data;
     ENSURE(getrandom(file, SALT_SIZE, 0) == SALT_SIZE, SYSTEM);
     TRY(stretch(place->fd, file, memory));
@@ -139,7 +139,7 @@ static struct err load_passphrase(const struct secret_place *place, uint8_t out_
     uint8_t file[SALT_SIZE + CHECK_SIZE];
     struct secret_memory secret DEFER(secret_memory_close) = {0};
     TRY(read_private(place->path, file, sizeof file));
-    TRY(secret_memory_open(sizeof(struct passphrase_memory), false, &secret));
+    TRY(secret_memory_open(sizeof(struct passphrase_memory), place->ordinary_memory, &secret));
     struct passphrase_memory *memory = secret.data;
     TRY(stretch(place->fd, file, memory));
     ENSURE(ct_equal(memory->derived + PROCESSOR_SECRET_SIZE, file + SALT_SIZE, CHECK_SIZE), PASSPHRASE);
@@ -150,7 +150,7 @@ static struct err load_passphrase(const struct secret_place *place, uint8_t out_
 static struct err create_file(const struct secret_place *place)
 {
     struct secret_memory secret DEFER(secret_memory_close) = {0};
-    TRY(secret_memory_open(PROCESSOR_SECRET_SIZE, false, &secret));
+    TRY(secret_memory_open(PROCESSOR_SECRET_SIZE, place->ordinary_memory, &secret));
     ENSURE(getrandom(secret.data, PROCESSOR_SECRET_SIZE, 0) == PROCESSOR_SECRET_SIZE, SYSTEM);
     return write_private(place->path, secret.data, PROCESSOR_SECRET_SIZE);
 }

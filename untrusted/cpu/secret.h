@@ -14,6 +14,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/err.h"
 #include "untrusted/cpu/processor.h"
 
@@ -27,8 +29,9 @@ enum secret_kind {
 
 struct secret_place {
     enum secret_kind kind;
-    const char *path; /* of the file, or of the salt; the credential's name. Points into the text that was parsed */
-    int fd;           /* of the passphrase */
+    const char *path;     /* of the file, or of the salt; the credential's name. Points into the text that was parsed */
+    int fd;               /* of the passphrase */
+    bool ordinary_memory; /* the operator accepted memory that its readers can read */
 };
 
 /* ERR_USAGE. */

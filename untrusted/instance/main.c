@@ -49,20 +49,21 @@ static struct err open_directory(const char *path, int *out_fd)
     return OK;
 }
 
+/* Root becomes the named user, or else the owner of the state directory; anybody else stays who he is. */
 static struct err choose_user(const struct options *options, int directory_fd, struct identity *out_identity)
 {
+    *out_identity = (struct identity){.uid = geteuid(), .gid = getegid()};
+    if (geteuid() != 0) return OK;
     struct stat status;
     ENSURE(fstat(directory_fd, &status) == 0, SYSTEM);
-    *out_identity = (struct identity){.uid = status.st_uid, .gid = status.st_gid};
-    if (options->user) {
-        const struct passwd *entry = getpwnam(options->user);
-        if (!entry) {
-            log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
-            return FAIL(USAGE);
-        }
-        *out_identity = (struct identity){.uid = entry->pw_uid, .gid = entry->pw_gid};
+    const struct passwd *entry = options->user ? getpwnam(options->user) : getpwuid(status.st_uid);
+    if (options->user && !entry) {
+        log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
+        return FAIL(USAGE);
     }
-    if (geteuid() != 0 || out_identity->uid != 0) return OK;
+    *out_identity = entry ? (struct identity){.uid = entry->pw_uid, .gid = entry->pw_gid}
+                          : (struct identity){.uid = status.st_uid, .gid = status.st_gid};
+    if (out_identity->uid != 0) return OK;
     log_line(LOG_LEVEL_ERROR, "this would run as root: give the state directory to a user of its own (chown), or name "
                               "one with --user");
     return FAIL(USAGE);
