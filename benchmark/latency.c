@@ -3,10 +3,11 @@
  * machine does meets all three alike. One persistent connection each, one command in flight.
  *
  *     latency OURS_SOCKET SWTPM_SOCKET SAMPLES DISK_DIRECTORY DISK_SIZE
+ *     latency --fast LABEL OURS_SOCKET SWTPM_SOCKET SAMPLES     the commands that neither compute nor commit, p50 only
  *     latency --once SOCKET...     TPM2_Startup and one TPM2_GetRandom each: brings a TPM to where it idles
  *
  * Prints lines of "name TAB unit TAB ours TAB swtpm TAB floor", "-" where there is none. It measures a round trip as a
- * client sees it, the scheduler included. It does not pin anything to a core.
+ * client sees it, the scheduler included; whoever starts it says on which cores the three run.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -175,7 +176,7 @@ static double percentile(double *samples, size_t count, double part)
     return samples[(size_t)((double)(count - 1) * part)];
 }
 
-static void measure(struct target *targets, const struct operation *operation, size_t samples)
+static void measure(struct target *targets, const struct operation *operation, size_t samples, const char *label)
 {
     size_t each_round = samples / operation->share / ROUNDS + 1;
     size_t count = each_round * ROUNDS;
@@ -197,9 +198,10 @@ static void measure(struct target *targets, const struct operation *operation, s
         const char *name;
         double part;
     } shown[] = {{"p50", 0.5}, {"p99", 0.99}};
-    for (size_t i = 0; i < sizeof(shown) / sizeof(*shown); i++)
-        printf("%s %s\tus\t%.1f\t%.1f\t%.1f\n", operation->name, shown[i].name, percentile(us[0], count, shown[i].part),
-               percentile(us[1], count, shown[i].part), percentile(us[2], count, shown[i].part));
+    for (size_t i = 0; i < (*label ? 1 : sizeof(shown) / sizeof(*shown)); i++)
+        printf("%s%s %s\tus\t%.1f\t%.1f\t%.1f\n", operation->name, label, shown[i].name,
+               percentile(us[0], count, shown[i].part), percentile(us[1], count, shown[i].part),
+               percentile(us[2], count, shown[i].part));
     fflush(stdout);
     for (size_t t = 0; t < TARGETS; t++) {
         finish(&targets[t], operation, keys[t]);
@@ -259,24 +261,34 @@ static int use_once(char **paths)
     return 0;
 }
 
-int main(int argc, char **argv)
+static void measure_all(const char *ours, const char *swtpm, size_t samples, const char *label)
 {
-    if (argc > 2 && strcmp(argv[1], "--once") == 0) return use_once(argv + 2);
-    if (argc != 6) die("usage: latency OURS_SOCKET SWTPM_SOCKET SAMPLES DISK_DIRECTORY DISK_SIZE");
-    size_t samples = strtoul(argv[3], NULL, 10);
-    size_t disk_size = strtoul(argv[5], NULL, 10);
-    if (samples == 0 || disk_size == 0) die("SAMPLES and DISK_SIZE are positive numbers");
     static struct target targets[TARGETS];
-    target_connect(&targets[0], "ours", argv[1]);
-    target_connect(&targets[1], "swtpm", argv[2]);
+    if (samples == 0) die("SAMPLES is a positive number");
+    target_connect(&targets[0], "ours", ours);
+    target_connect(&targets[1], "swtpm", swtpm);
     target_open_libtpms(&targets[2], "libtpms");
     for (size_t t = 0; t < TARGETS; t++)
         start_up(&targets[t]);
     for (size_t i = 0; i < sizeof(operations) / sizeof(*operations); i++)
-        measure(targets, &operations[i], samples);
-    measure_disk(argv[4], disk_size, samples / 3 + 1, true);
-    measure_disk(argv[4], disk_size, samples / 3 + 1, false);
+        if (!*label || operations[i].share == 1) measure(targets, &operations[i], samples, label);
     for (size_t t = 0; t < TARGETS; t++)
         target_close(&targets[t]);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[1], "--once") == 0) return use_once(argv + 2);
+    if (argc == 6 && strcmp(argv[1], "--fast") == 0) {
+        measure_all(argv[3], argv[4], strtoul(argv[5], NULL, 10), argv[2]);
+        return 0;
+    }
+    if (argc != 6) die("usage: latency OURS_SOCKET SWTPM_SOCKET SAMPLES DISK_DIRECTORY DISK_SIZE");
+    size_t samples = strtoul(argv[3], NULL, 10);
+    size_t disk_size = strtoul(argv[5], NULL, 10);
+    if (disk_size == 0) die("DISK_SIZE is a positive number");
+    measure_all(argv[1], argv[2], samples, "");
+    measure_disk(argv[4], disk_size, samples / 3 + 1, true);
+    measure_disk(argv[4], disk_size, samples / 3 + 1, false);
     return 0;
 }
