@@ -67,7 +67,11 @@ static struct err load_enclave(struct worker *w)
         .cpu_fd = w->start->cpu_fd, .image_fd = w->resources->image_fd, .ordinary_memory = options->ordinary_memory};
     struct device *device = NULL;
     TRY(software_device_open(&device_options, w->resources->image, &device));
-    return enclave_open(device, w->resources->image, &w->enclave);
+    TRY(enclave_open(device, w->resources->image, &w->enclave));
+    log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
+             software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
+             device->ops->limits);
+    return OK;
 }
 
 static struct err take_memory(struct worker *w)
