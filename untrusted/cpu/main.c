@@ -172,7 +172,8 @@ static struct err serve(const struct options *options, const struct secret_place
     TRY(hygiene_apply());
     TRY(server_open(listen_fd, memory.data, &server));
     listen_fd = -1;
-    log_line(LOG_LEVEL_NOTICE, "software device: %s", SOFTWARE_LIMITS);
+    log_line(LOG_LEVEL_NOTICE, "software device: %s",
+             options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : SOFTWARE_LIMITS);
     log_line(LOG_LEVEL_NOTICE, "the device secret is %s", secret_meaning(place));
     if (options->ordinary_memory)
         log_line(LOG_LEVEL_WARNING,

@@ -70,7 +70,7 @@ static struct err load_enclave(struct worker *w)
     TRY(enclave_open(device, w->resources->image, &w->enclave));
     log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
              software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
-             device->ops->limits);
+             options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits);
     return OK;
 }
 

@@ -15,6 +15,8 @@
     "keeps keys and state from readers of memory interfaces, disks, backups and sockets; not from root who debugs, "   \
     "samples or injects code into a running process, nor from a changed kernel or a hypervisor"
 
+#define SOFTWARE_LIMITS_ORDINARY "keeps nothing from a reader of this machine's memory"
+
 struct software_options {
     int cpu_fd;           /* connected to vtpm-cpu; taken over */
     int image_fd;         /* the sealed image; stays the caller's */
