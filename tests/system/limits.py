@@ -5,7 +5,9 @@ import os
 import pwd
 import resource
 import shutil
+import socket
 
+from attack import SYS_PIDFD_GETFD, libc
 from harness import (AS_ROOT, IMAGE, USER, Cpu, Instance, need_root, need_secret_memory, new_directory,
                      program)
 from tap import require, run, test
@@ -103,6 +105,41 @@ def whoever_reads_foreign_bytes_is_confined():
         status = status_of(pid)
         require(status["NoNewPrivs"].strip() == "1", f"{status['Name'].strip()} may gain privileges")
         require(status["Seccomp"].strip() == "2", f"{status['Name'].strip()} has no system call filter")
+
+
+def peers(pid):
+    """The names of what a process's sockets are connected to."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            copy = libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
+            if copy < 0:
+                continue
+            try:
+                peer = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+                continue
+            with peer:
+                try:
+                    yield peer.getpeername()
+                except OSError:
+                    continue
+    finally:
+        os.close(pidfd)
+
+
+@test
+def once_it_serves_a_worker_cannot_reach_the_processor():
+    """Every enclave of one image may derive every other's key: one that is taken over later must not be able to ask."""
+    need_root()
+    directory = new_directory()
+    cpu = Cpu(directory)
+    instance = Instance(directory, cpu.path)
+    instance.connect().startup()
+    keeper, worker = instance.family()
+    require(cpu.path in list(peers(keeper)), "the keeper's spare connections are not seen, so this test sees nothing")
+    require(cpu.path not in list(peers(worker)), "the worker holds a connection to vtpm-cpu")
 
 
 @test

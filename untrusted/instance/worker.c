@@ -24,6 +24,7 @@ struct worker {
     int keeper_fd;
     struct secret_memory memory; /* call records, then the connections' buffers */
     struct enclave *enclave;
+    struct device *device; /* the enclave's */
     struct machine machine;
     struct store *store;
     sd_event *event;
@@ -68,6 +69,7 @@ static struct err load_enclave(struct worker *w)
     struct device *device = NULL;
     TRY(software_device_open(&device_options, w->resources->image, &device));
     TRY(enclave_open(device, w->resources->image, &w->enclave));
+    w->device = device;
     log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
              software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
              options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits);
@@ -169,6 +171,7 @@ static struct err begin(struct worker *w)
     TRY(explain(w, "its memory", take_memory(w)));
     TRY(explain(w, "loading the enclave", load_enclave(w)));
     TRY(explain(w, "starting the TPM", start_tpm(w)));
+    software_device_release_processor(w->device); /* before a client's first byte: it has its key */
     return explain(w, "serving", serve(w));
 }
 

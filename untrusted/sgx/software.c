@@ -274,7 +274,7 @@ static void software_destroy(struct device *device)
     if (s->map.base) software_map_remove(&s->map, s->runs, s->run_count, s->confined);
     if (software_gate_current == &s->gate) software_gate_current = NULL;
     if (thread_gs == s->gate.gs_base) thread_gs = 0;
-    close(s->cpu_fd);
+    software_device_release_processor(device);
     free(s->page_flags);
     free(s);
 }
@@ -306,6 +306,13 @@ struct err software_device_open(const struct software_options *options, const st
                                     "this process's memory sees them");
     *out_device = &s->device;
     return OK;
+}
+
+void software_device_release_processor(struct device *device)
+{
+    struct software *s = software_of(device);
+    if (s->cpu_fd >= 0) close(s->cpu_fd);
+    s->cpu_fd = -1;
 }
 
 const char *software_device_memory(const struct device *device)

@@ -27,6 +27,12 @@ struct software_options {
 struct err software_device_open(const struct software_options *options, const struct image *image,
                                 struct device **out_device);
 
+/*
+ * Ends the connection to vtpm-cpu: from here on an EREPORT or EGETKEY is a fault. An enclave of format 0 derives its
+ * key once, at its start, and all enclaves of one image may derive each other's; one that is taken over later cannot.
+ */
+void software_device_release_processor(struct device *device);
+
 /* "secret" or "ordinary": what the enclave's data lies in. For whoever shows the device. */
 const char *software_device_memory(const struct device *device);
 

@@ -10,6 +10,7 @@
 #include "tests/hostile/device/probe.h"
 #include "tests/hostile/device/rig.h"
 #include "untrusted/cpu/processor.h"
+#include "untrusted/sgx/software.h"
 
 static struct rig rig;
 
@@ -221,6 +222,20 @@ static void wrong_operands_fault(void **state)
     }
 }
 
+static void without_a_processor_there_is_no_key(void **state)
+{
+    (void)state;
+    struct sgx_keyrequest request = {.KEYNAME = SGX_KEYNAME_REPORT};
+    uint8_t key[SGX_KEY_SIZE] = {0};
+    struct device_run run;
+    assert_int_equal(get_key(&request, key) & 0xFFFFFFFF, 0);
+    software_device_release_processor(rig.device);
+    assert_int_equal(rig_enter(&rig, PROBE_EGETKEY, (uint64_t)&request, (uint64_t)key, &run).code, 0);
+    assert_int_equal(run.function, SGX_ERESUME);
+    assert_int_equal(run.exception_vector, 13); /* #GP */
+    assert_int_equal(rig_enter(&rig, PROBE_EGETKEY, (uint64_t)&request, (uint64_t)key, &run).code, ERR_SGX_FAULT);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(int argc, char **argv)
@@ -235,6 +250,7 @@ int main(int argc, char **argv)
         TEST(leaf_keeps_every_register),
         TEST(reserved_bits_fault),
         TEST(wrong_operands_fault),
+        TEST(without_a_processor_there_is_no_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
