@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <xmmintrin.h>
 
@@ -256,6 +257,59 @@ static void b3_odd_floating_point_modes_change_nothing(void **state)
     the_enclave_still_works();
 }
 
+/* Where SSA frame 0 lies: the TCS in the image says it. */
+static uintptr_t ssa_frame(void)
+{
+    uint64_t ossa = 0;
+    for (uint32_t i = 0; i < live.image.segment_count; i++) {
+        const struct image_segment *segment = &live.image.segments[i];
+        if (segment->offset != live.tcs_offset) continue;
+        memcpy(&ossa, image_page(&live.image, segment, 0) + offsetof(struct sgx_tcs, OSSA), sizeof ossa);
+    }
+    assert_int_not_equal(ossa, 0);
+    return elrange() + ossa;
+}
+
+/*
+ * What the enclave itself runs with. It faults when it writes its answer to memory that is not there, and the SSA frame
+ * keeps the modes of that moment; in this process the frame can be read. The enclave is dead then: a new one follows.
+ */
+static void b3_inside_the_modes_are_the_enclaves_own(void **state)
+{
+    (void)state;
+    void *nowhere = mmap(NULL, CALL_OUTPUT_MAX + 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(nowhere != MAP_FAILED);
+    live_reload(&live); /* here, because cmocka took the signal handlers of the one before */
+    live_start(&live);
+    live_startup(&live);
+    const uint8_t *frame = (const uint8_t *)ssa_frame();
+    struct device_run run = {
+        .rdi = (uintptr_t)live_input, .rsi = good_record(), .rdx = (uintptr_t)nowhere, .r8 = CALL_OUTPUT_MAX};
+    unsigned short control = 0;
+    unsigned short odd_control = 0x0C7F; /* rounds to zero, all exceptions masked */
+    unsigned mxcsr = _mm_getcsr();
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    __asm__ volatile("fldcw %0" : : "m"(odd_control));
+    _mm_setcsr(0xFFC0); /* rounds to zero, flushes to zero */
+    struct err err = live.device->ops->enter(live.device, live.tcs_offset, &run);
+    _mm_setcsr(mxcsr);
+    __asm__ volatile("fldcw %0" : : "m"(control));
+    uint16_t saved_control = 0;
+    uint32_t saved_mxcsr = 0;
+    memcpy(&saved_control, frame, sizeof saved_control);
+    memcpy(&saved_mxcsr, frame + 24, sizeof saved_mxcsr);
+    munmap(nowhere, CALL_OUTPUT_MAX + 4096);
+    live_reload(&live);
+    live_start(&live);
+    live_startup(&live);
+
+    assert_int_equal(err.code, 0);
+    assert_int_equal(run.function, SGX_ERESUME);
+    assert_int_equal(run.exception_vector, 14); /* #PF */
+    assert_int_equal(saved_control, 0x037F);
+    assert_int_equal(saved_mxcsr, 0x1FBF);
+}
+
 static void b3_a_full_x87_stack_changes_nothing(void **state)
 {
     (void)state;
@@ -405,6 +459,7 @@ int main(void)
         cmocka_unit_test(b2_a_changing_buffer_is_one_of_two_inputs),
         cmocka_unit_test(b2_a_changing_header_is_one_of_two_inputs),
         cmocka_unit_test(b3_odd_floating_point_modes_change_nothing),
+        cmocka_unit_test(b3_inside_the_modes_are_the_enclaves_own),
         cmocka_unit_test(b3_a_full_x87_stack_changes_nothing),
         cmocka_unit_test(b3_direction_and_alignment_flags_change_nothing),
         cmocka_unit_test(b3_a_second_entry_while_one_runs_is_refused),
