@@ -21,7 +21,6 @@ struct [[nodiscard]] err {
     X(TRUNCATED, 1, "the data ends before the structure does")                                                         \
     X(TRAILING, 2, "there are bytes behind the end of the structure")                                                  \
     X(TOO_LARGE, 3, "a size is above the limit")                                                                       \
-    X(OVERFLOW, 4, "a sum of sizes or addresses wraps around")                                                         \
     X(BAD_VALUE, 5, "a field has a value that is not allowed")                                                         \
     X(NO_SPACE, 6, "the output buffer is too small")                                                                   \
     X(NO_MEMORY, 7, "out of memory")                                                                                   \
@@ -71,6 +70,8 @@ struct [[nodiscard]] err {
     X(STATE_REJECTED, 89, "the TPM library refused the state that the seal authenticated")                             \
     X(STATE_LOCKED, 90, "the instance's state is in use by another process")                                           \
     X(STATE_IO, 91, "the state could not be read or written")                                                          \
+    X(STATE_OLD, 92, "the sealed state is older than the newest one that was acknowledged")                            \
+    X(STATE_NOT_RECORDED, 93, "the sealed state is this instance's, but was never acknowledged")                       \
     /* cryptography and the TPM */                                                                                     \
     X(CRYPTO, 96, "a cryptographic operation failed")                                                                  \
     X(AUTHENTICATION, 97, "the data does not authenticate")                                                            \
@@ -85,7 +86,43 @@ struct [[nodiscard]] err {
     X(SECRET_MISSING, 117, "the device secret is missing; nothing was created in its place")                           \
     X(SECRET_UNUSABLE, 118, "the device secret cannot be used: wrong size, owner or mode")                             \
     X(SECRET_EXISTS, 119, "there is a device secret already; nothing was changed")                                     \
-    X(PASSPHRASE, 120, "the passphrase is not the one that the device secret was made with")
+    X(PASSPHRASE, 120, "the passphrase is not the one that the device secret was made with")                           \
+    /* sessions */                                                                                                     \
+    X(LINK_CLOSED, 144, "the session is closed")                                                                       \
+    X(LINK_RECORD, 145, "a record was altered, replayed, reordered or is not of this session; the session is closed")  \
+    X(LINK_ORDER, 146, "a message is not allowed at this point of the session; the session is closed")                 \
+    X(LINK_TRUNCATED, 147, "the connection ended without the session's final record: what came last may be missing")   \
+    X(PEER_REPORT, 148, "the peer's REPORT does not verify: it was not made for this enclave by this processor")       \
+    X(PEER_IDENTITY, 149, "the peer is an enclave of another identity (MRENCLAVE, ISVPRODID or attributes)")           \
+    X(PEER_TRANSCRIPT, 150, "the peer's REPORT is about another exchange than this one")                               \
+    X(FENCED, 151, "another start of this instance holds its state now; this copy may go no further")                  \
+    X(LEASE, 152, "the manager has not confirmed this instance for too long")                                          \
+    /* the manager's answers */                                                                                        \
+    X(NO_INSTANCE, 160, "there is no instance of this id")                                                             \
+    X(DELETED, 161, "the instance was deleted; it never comes back")                                                   \
+    X(LABEL_TAKEN, 162, "the label is in use, or was the id or the label of another instance")                         \
+    X(LABEL_BAD, 163, "a label is 1 to 63 letters, digits, '.', '_', '-', and begins with a letter or a digit")        \
+    X(VERB_STATE, 164, "the instance's state does not allow this")                                                     \
+    X(HELD, 165, "a start of this instance is recorded that has not ended with a receipt")                             \
+    X(RECEIPT, 166, "the receipt is not the recorded holder's, or not of its newest state")                            \
+    X(OWNER_SIGNATURE, 167, "the owner's signature is missing or does not verify")                                     \
+    X(LEDGER_FULL, 168, "the ledger has no room for another instance")                                                 \
+    X(LEDGER_ROOT, 169, "the ledger's rows are not those that its newest record was made over")                        \
+    X(LEDGER_OTHER_IMAGE, 170, "the ledger was sealed by another manager image (another MRENCLAVE)")                   \
+    X(NO_RELEASE_KEY, 171, "this image was built without a release key: it hands over to no other")                    \
+    X(MANIFEST, 172, "the upgrade manifest does not verify, or is about other images")                                 \
+    X(DOWNGRADE, 173, "the new image has a lower security version than the ledger has seen")                           \
+    X(HANDED_OVER, 174, "this manager has handed its secrets over to its successor")                                   \
+    X(FRONT_ENROLLED, 175, "the owner enrolled a front-end key for this instance: only vtpm-front with it can serve")  \
+    /* the daemon and its store */                                                                                     \
+    X(CONFIG, 192, "the configuration file is wrong")                                                                  \
+    X(STORE_MISSING, 193, "there is no store here; vtpmd --init makes one, once")                                      \
+    X(STORE_EXISTS, 194, "there is a store already; nothing was changed")                                              \
+    X(STORE_FOREIGN, 195, "the file is not a store of this program, or of a newer release")                            \
+    X(STORE_BUSY, 196, "the store is in use by another process")                                                       \
+    X(STORE_IO, 197, "the store could not be read or written")                                                         \
+    X(PROTOCOL, 198, "the other side does not keep to the protocol")                                                   \
+    X(TIMEOUT, 199, "it was not done in time")
 
 enum err_code {
 #define ERR_ENUM(name, value, sentence) ERR_##name = (value),

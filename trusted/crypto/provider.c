@@ -1,5 +1,5 @@
 /*
- * libcrypto's default provider, cut down to what the TPM and the seal use.
+ * libcrypto's default provider, cut down to what the TPM, the seal and the sessions use.
  *
  * A fetch makes an object for every algorithm of its kind that the provider names, 280 in all; each touches memory that
  * is dear inside an enclave, and each is code that a mistake could reach. The linker puts our routine in the place of
@@ -30,11 +30,12 @@ static const struct kept_operation {
       "AES-256-GCM",      "CAMELLIA-128-ECB", "CAMELLIA-256-ECB", "CAMELLIA-128-CBC", "CAMELLIA-256-CBC",
       "CAMELLIA-128-CFB", "CAMELLIA-256-CFB", "CAMELLIA-128-OFB", "CAMELLIA-256-OFB", "CAMELLIA-128-CTR",
       "CAMELLIA-256-CTR", "DES-EDE3-ECB",     "DES-EDE3-CBC",     "DES-EDE3-CFB",     "DES-EDE3-OFB"}},
-    {OSSL_OP_MAC, {"HMAC"}},
+    {OSSL_OP_MAC, {"HMAC", "CMAC"}},
     {OSSL_OP_KDF, {"HKDF"}},
     {OSSL_OP_RAND, {"CTR-DRBG", "SEED-SRC"}},
-    {OSSL_OP_KEYMGMT, {"RSA", "EC"}},
-    {OSSL_OP_SIGNATURE, {"RSA", "ECDSA"}},
+    {OSSL_OP_KEYMGMT, {"RSA", "EC", "X25519", "ED25519"}},
+    {OSSL_OP_KEYEXCH, {"X25519"}},
+    {OSSL_OP_SIGNATURE, {"RSA", "ECDSA", "ED25519"}},
     {OSSL_OP_ASYM_CIPHER, {"RSA"}},
 };
 #define OPERATION_COUNT (sizeof kept_operations / sizeof kept_operations[0])

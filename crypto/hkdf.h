@@ -3,7 +3,7 @@
 
 #include "base/err.h"
 #include "base/span.h"
-#include "trusted/crypto/crypto.h"
+#include "crypto/crypto.h"
 
 #define HKDF_SHA256_MAX (255u * 32u)
 

@@ -3,10 +3,9 @@
 #include <string.h>
 
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 
-#include "trusted/crypto/aead.h"
-#include "trusted/crypto/hkdf.h"
+#include "crypto/aead.h"
+#include "crypto/hkdf.h"
 
 static struct crypto crypto;
 
@@ -128,16 +127,6 @@ static void aead_takes_an_empty_plaintext(void **state)
     assert_err(aead_open(&crypto, &gcm_key, span_of(gcm_aad, sizeof gcm_aad), span_empty(), tag, none), AUTHENTICATION);
 }
 
-static void seeding_takes_host_bytes_or_none(void **state)
-{
-    (void)state;
-    static const uint8_t host[32] = {1};
-    static const uint8_t too_much[65];
-    assert_ok(crypto_seed(&crypto, span_of(host, sizeof host)));
-    assert_ok(crypto_seed(&crypto, span_empty()));
-    assert_err(crypto_seed(&crypto, span_of(too_much, sizeof too_much)), NO_SPACE);
-}
-
 /* libtpms looks them up by these names, and crypto_init keeps libcrypto from adding all there are. */
 static void libtpms_digests_are_there_and_no_others(void **state)
 {
@@ -146,6 +135,58 @@ static void libtpms_digests_are_there_and_no_others(void **state)
     for (size_t i = 0; i < 4; i++)
         assert_non_null(EVP_get_digestbyname(names[i]));
     assert_null(EVP_get_digestbyname("md4"));
+}
+
+/* The same message through one cipher after another message: nothing is left of the one before. */
+static void a_cipher_gives_the_known_answer_each_time(void **state)
+{
+    (void)state;
+    struct aead_cipher seal = {0}, opener = {0};
+    uint8_t out[60], tag[16];
+    static const uint8_t other_iv[12] = {1};
+    assert_ok(aead_cipher_open(&crypto, gcm_key.key, true, &seal));
+    assert_ok(aead_cipher_open(&crypto, gcm_key.key, false, &opener));
+    for (int i = 0; i < 3; i++) {
+        assert_ok(aead_cipher_seal(&seal, other_iv, span_empty(), span_of("x", i % 2), out, tag));
+        assert_ok(aead_cipher_open_message(&opener, other_iv, span_empty(), span_of(out, i % 2), tag, out));
+        assert_ok(aead_cipher_seal(&seal, gcm_key.iv, span_of(gcm_aad, sizeof gcm_aad),
+                                   span_of(gcm_plaintext, sizeof gcm_plaintext), out, tag));
+        assert_memory_equal(out, gcm_ciphertext, sizeof out);
+        assert_memory_equal(tag, gcm_tag, sizeof tag);
+        assert_ok(aead_cipher_open_message(&opener, gcm_key.iv, span_of(gcm_aad, sizeof gcm_aad),
+                                           span_of(gcm_ciphertext, sizeof gcm_ciphertext), gcm_tag, out));
+        assert_memory_equal(out, gcm_plaintext, sizeof out);
+    }
+    aead_cipher_close(&seal);
+    aead_cipher_close(&opener);
+}
+
+static void a_cipher_goes_on_after_a_message_that_was_altered(void **state)
+{
+    (void)state;
+    struct aead_cipher opener = {0};
+    static const uint8_t zeros[60];
+    uint8_t out[60], tag[16];
+    struct span aad = span_of(gcm_aad, sizeof gcm_aad), ciphertext = span_of(gcm_ciphertext, sizeof gcm_ciphertext);
+    memcpy(tag, gcm_tag, sizeof tag);
+    tag[15] ^= 0x80;
+    assert_ok(aead_cipher_open(&crypto, gcm_key.key, false, &opener));
+    assert_err(aead_cipher_open_message(&opener, gcm_key.iv, aad, ciphertext, tag, out), AUTHENTICATION);
+    assert_memory_equal(out, zeros, sizeof out);
+    assert_ok(aead_cipher_open_message(&opener, gcm_key.iv, aad, ciphertext, gcm_tag, out));
+    assert_err(aead_cipher_open_message(&opener, gcm_key.iv, span_empty(), ciphertext, gcm_tag, out), AUTHENTICATION);
+    aead_cipher_close(&opener);
+}
+
+static void closing_a_closed_cipher_does_nothing(void **state)
+{
+    (void)state;
+    struct aead_cipher cipher = {0};
+    aead_cipher_close(&cipher);
+    assert_ok(aead_cipher_open(&crypto, gcm_key.key, true, &cipher));
+    aead_cipher_close(&cipher);
+    aead_cipher_close(&cipher);
+    assert_null(cipher.ctx);
 }
 
 static int init(void **state)
@@ -165,7 +206,9 @@ int main(void)
         cmocka_unit_test(aead_opens_the_known_answer),
         cmocka_unit_test(aead_leaves_zeros_of_what_was_altered),
         cmocka_unit_test(aead_takes_an_empty_plaintext),
-        cmocka_unit_test(seeding_takes_host_bytes_or_none),
+        cmocka_unit_test(a_cipher_gives_the_known_answer_each_time),
+        cmocka_unit_test(a_cipher_goes_on_after_a_message_that_was_altered),
+        cmocka_unit_test(closing_a_closed_cipher_does_nothing),
         cmocka_unit_test(libtpms_digests_are_there_and_no_others),
     };
     return cmocka_run_group_tests_name("crypto", tests, init, NULL);

@@ -2,7 +2,7 @@
  * One context serves all calls because a new one would fetch the digest again. After each call its key is replaced by a
  * byte of zero, and libcrypto cleanses the one it replaces.
  */
-#include "trusted/crypto/hkdf.h"
+#include "crypto/hkdf.h"
 
 #include <openssl/core_names.h>
 #include <openssl/kdf.h>
