@@ -20,64 +20,28 @@
  *   effect:  u32 kind, u32 size, size bytes, zeros up to a multiple of 8
  *
  * What the enclave wants done it returns as effects; how it ended comes in a later call. At most
- * one effect of a call is EFFECT_STORE. While a store is under way every call but CALL_STORED is
- * answered ERR_CALL_BUSY, and the reply that waits for it stays inside the enclave.
+ * one effect of a call is a store. The calls of the two programs are in abi/instance.h and
+ * abi/manager.h.
  */
 #pragma once
 
-#include <stdint.h>
+#include "base/id.h"
 
 #define CALL_RECORD_HEADER_SIZE 16u
 #define CALL_RESULT_HEADER_SIZE 8u
 #define CALL_EFFECT_HEADER_SIZE 8u
 #define CALL_ALIGNMENT          8u
 
-#define INSTANCE_ID_SIZE        16u            /* a UUID, drawn inside the enclave */
-#define HOST_ENTROPY_SIZE       32u            /* host bytes mixed into the enclave's randomness; they can only add */
-#define TPM_BUFFER_MAX          4096u          /* bytes of a TPM command or response (libtpms' TPM_BUFFER_MAX) */
+#define HOST_ENTROPY_SIZE       32u /* host bytes mixed into an enclave's randomness; they can only add */
+#define CAPABILITY_HINTS_SIZE   16u /* u32[4], layout of OPENSSL_ia32cap; a false hint can only kill the enclave */
 #define STATE_MAX               (256u * 1024u) /* bytes of a sealed state, header included */
 
-/* Calls of the instance enclave */
-enum call_number {
-    /*
-     * First call, once. Powers the TPM on.
-     *   u32 mode (enum start_mode), u8[16] instance id (zeros with START_CREATE),
-     *   u32[4] capability hints (layout of OPENSSL_ia32cap; a false hint can only kill the enclave),
-     *   u8[32] host entropy, u32 size, the sealed state (none with START_CREATE)
-     * Effects: EFFECT_INSTANCE; EFFECT_STORE if there is a state to be made durable first.
-     */
-    CALL_START = 1,
-    /* u8 locality, the TPM command. Effects: EFFECT_REPLY, or EFFECT_STORE and the reply waits. */
-    CALL_TPM_COMMAND = 2,
-    /* u64 number of the store that is durable now. Effects: the EFFECT_REPLY that waited, if one did. */
-    CALL_STORED = 3,
-    /* Reset of the machine: _TPM_Init over the newest state. No body. Effects: perhaps EFFECT_STORE. */
-    CALL_TPM_RESET = 4,
-    /*
-     * Orderly end: TPM2_Shutdown, unless the client has done it, then the TPM is off; CALL_TPM_RESET
-     * powers it on again. No body. Effects: perhaps EFFECT_STORE.
-     */
-    CALL_TPM_OFF = 5,
-};
+/* Of both programs, so that there is one door. */
+#define CALL_BODY_MAX           (STATE_MAX + 4096u)
+#define CALL_INPUT_MAX          (CALL_RECORD_HEADER_SIZE + CALL_BODY_MAX)
+/* Capacity that the output buffer must have for any call. */
+#define CALL_OUTPUT_MAX         (CALL_RESULT_HEADER_SIZE + STATE_MAX + 64u * 1024u)
 
-enum start_mode {
-    START_CREATE = 1, /* a new TPM under a new id; the host has said that there is none */
-    START_OPEN = 2,   /* the TPM of the given state, whose id must be the given one */
-};
-
-enum effect_kind {
-    EFFECT_INSTANCE = 1, /* u8[16] id of the instance, u64 version of its state */
-    EFFECT_REPLY = 2,    /* the TPM's response */
-    EFFECT_STORE = 3,    /* u64 number, then the sealed state that is to be made durable */
-};
-
-/* Body sizes, for both sides' buffers and for the table of calls */
-#define CALL_START_FIXED_SIZE   (4u + INSTANCE_ID_SIZE + 16u + HOST_ENTROPY_SIZE + 4u)
-#define CALL_START_MAX          (CALL_START_FIXED_SIZE + STATE_MAX)
-#define CALL_TPM_COMMAND_MAX    (1u + TPM_BUFFER_MAX)
-#define CALL_INPUT_MAX          (CALL_RECORD_HEADER_SIZE + CALL_START_MAX)
-#define EFFECT_STORE_FIXED_SIZE 8u
-/* Capacity that the output buffer must have for any call: a store, the instance effect and a reply */
-#define CALL_OUTPUT_MAX                                                                                                \
-    (CALL_RESULT_HEADER_SIZE + 3u * CALL_EFFECT_HEADER_SIZE + EFFECT_STORE_FIXED_SIZE + STATE_MAX + INSTANCE_ID_SIZE + \
-     8u + TPM_BUFFER_MAX + 8u)
+/* SGX product identifiers of our images; the processor keeps apart what they derive. */
+#define PRODID_MANAGER          1u
+#define PRODID_INSTANCE         2u

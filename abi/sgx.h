@@ -93,7 +93,6 @@ _Static_assert(offsetof(struct sgx_secs, ISVSVN) == 258, "SECS");
 _Static_assert(offsetof(struct sgx_secs, CONFIGSVN) == 260, "SECS");
 _Static_assert(offsetof(struct sgx_secs, reserved4) == 262, "SECS");
 
-#define SGX_TCS_DBGOPTIN  UINT64_C(1)
 #define SGX_TCS_AEXNOTIFY UINT64_C(2)
 
 struct sgx_tcs {
@@ -296,8 +295,6 @@ _Static_assert(offsetof(struct sgx_report, padding) == SGX_REPORT_SIZE, "REPORT"
 #define SGX_KEYPOLICY_MRSIGNER     0x2u
 #define SGX_KEYPOLICY_NOISVPRODID  0x4u
 #define SGX_KEYPOLICY_CONFIGID     0x8u
-#define SGX_KEYPOLICY_ISVFAMILYID  0x10u
-#define SGX_KEYPOLICY_ISVEXTPRODID 0x20u
 #define SGX_KEYPOLICY_KSS          0x3Cu /* those that need ATTRIBUTES.KSS */
 
 struct sgx_keyrequest {

@@ -1,0 +1,164 @@
+/*
+ * The calls of the manager enclave, what it wants done, and what crosses K1 (link/link.h), the link to vtpmd.
+ *
+ *   BLANK ──START(new)──────────────────────────────────────────────► RUNNING
+ *   BLANK ──START(open)──► LOADING ──ROWS...──► LOADING ──LOADED────► RUNNING
+ *   BLANK ──GREET──► SUCCESSOR ──TAKE──► LOADING                      (the new image of an upgrade)
+ *   RUNNING ──GIVE──► HANDED_OVER                                     (the old one)
+ *   anything ──► FAILED, for good
+ *
+ * At most one EFFECT_STORE is under way; what waits for the next one waits inside. Nothing that depends on a store
+ * leaves before MANAGER_STORED has named it.
+ */
+#pragma once
+
+#include "abi/call.h"
+#include "abi/peer.h"
+
+enum manager_call {
+    /*
+     * First, once. u32 mode (enum manager_start_mode), u8[16] capability hints, u8[32] host entropy, u8[32] share of
+     * vtpmd for K1; START_OPEN: u32 size and the blob of kind MASTER, u32 size and the blob of kind LEDGER_HEAD.
+     * Effects: LINK, RECORD (FINISH of K1); STORE with MASTER when new.
+     */
+    MANAGER_START = 1,
+    /* u32 count, then for each u32 size and a blob of kind LEDGER_ROW; slots in order, all calls together all of them.
+     */
+    MANAGER_ROWS = 2,
+    /* Every row was given: the root is compared. No body. */
+    MANAGER_LOADED = 3,
+    /* One record of K1 from vtpmd. Effects: RECORD and any others. */
+    MANAGER_RECORD = 4,
+    /* u64 channel, then one message of the instance enclave on it, as it came. Effects: SEND, STATE, STORE, RECORD. */
+    MANAGER_PEER = 5,
+    /* u64 number of the store that is durable now. Effects: all that waited for it; perhaps the next STORE. */
+    MANAGER_STORED = 6,
+    /* Upgrade. The successor: u8[16] hints, u8[32] entropy, u8[32] share of vtpmd, TARGETINFO of the old manager (its
+     * first 128 bytes; the rest is zero). Effects: LINK, MESSAGE (for GIVE). */
+    MANAGER_GREET = 7,
+    /* The old manager: the manifest (MANIFEST_SIZE), then the successor's message. Effects: MESSAGE (for TAKE). */
+    MANAGER_GIVE = 8,
+    /* The successor: the manifest, u32 size and the old manager's message, u32 size and the LEDGER_HEAD. Then ROWS.
+     * After LOADED everything is sealed anew: STORE effects follow until all rows were written, each after
+     * MANAGER_STORED. */
+    MANAGER_TAKE = 9,
+    /* Whoever asks may know who this is: u8[16] hints, u8[32] entropy unless it has started. Effect: MESSAGE with the
+     * first 128 bytes of a TARGETINFO for this enclave. BLANK or RUNNING. */
+    MANAGER_WHO = 10,
+};
+
+enum manager_start_mode {
+    MANAGER_START_NEW = 1, /* the operator said that there is no domain here yet */
+    MANAGER_START_OPEN = 2,
+};
+
+enum manager_effect {
+    MANAGER_EFFECT_LINK = 1,   /* u8[32] share of the enclave for K1, u8[32] its MRENCLAVE */
+    MANAGER_EFFECT_RECORD = 2, /* one record of K1 for vtpmd; several per call are allowed, in order */
+    /* The second creation request: u8[16] id, u64 start number, u8[32] MRENCLAVE that will be admitted. */
+    MANAGER_EFFECT_CREATE_ENCLAVE = 3,
+    MANAGER_EFFECT_SEND = 4,  /* u64 channel, then one message for the instance enclave on it; several are allowed */
+    MANAGER_EFFECT_STATE = 5, /* u64 channel, u8[16] id, u64 version: give the instance this state; version 0: none */
+    /*
+     * u64 number, u32 count of rows, u32 0, then the blobs, each u32 size and bytes: LEDGER_HEAD first, then MASTER
+     * (size 0: unchanged), then for each row u32 slot, u8[16] id, u64 version of the instance's state (0: none),
+     * u32 size and the blob of kind LEDGER_ROW. To be made durable in one transaction, together with the state blobs
+     * that the instances sent with these versions; states with other versions and those of version 0 are removed.
+     */
+    MANAGER_EFFECT_STORE = 6,
+    MANAGER_EFFECT_CLOSE = 7,   /* u64 channel, u16 err code, u8[6] 0: this instance is refused; several are allowed */
+    MANAGER_EFFECT_MESSAGE = 8, /* of GREET, GIVE, WHO */
+};
+
+#define MANAGER_ROWS_PER_STORE 64u
+#define MANAGER_CHANNELS_MAX   768u
+#define MANAGER_INSTANCES_MAX  4096u /* slots, tombstones included */
+#define MANAGER_LABEL_SIZE     64u   /* bytes with the NUL */
+
+/*
+ * K1, each in one record. vtpmd asks:  u16 verb, u16 0, u32 0, u64 request number (not 0), arguments
+ * and is answered once:                u16 verb, u16 err code, u32 0, u64 request number, results (none if code != 0)
+ * The manager says on its own accord:  u16 event, u16 err code, u32 0, u64 0, fields
+ */
+#define MANAGER_K1_HEADER_SIZE 16u
+
+enum manager_verb {
+    /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros. Result: row.
+     */
+    MANAGER_CREATE = 1,
+    /* u8[16] id. Allows one start and asks for the enclave (CREATE_ENCLAVE). Result: row. */
+    MANAGER_START_INSTANCE = 2,
+    /* u8[16] id, u64 channel (never used before in this life), u8[32] share of the front-end. The host has an enclave
+     * that says it is this instance's, on this channel. Effects: SEND (CHALLENGE). No result. */
+    MANAGER_ATTACH = 3,
+    /* u64 channel, u8[16] id. An instance that served already is back on this channel. Its RESUME follows. No result.
+     */
+    MANAGER_REATTACH = 4,
+    /* u64 channel: the connection is gone. No result. */
+    MANAGER_DETACH = 5,
+    /* PEER_RECEIPT_SIZE bytes: ends the recorded start. Result: row. */
+    MANAGER_STOPPED = 6,
+    /* u8[16] id. The operator says that the holder is dead: epoch + 1, no holder. Result: row. */
+    MANAGER_DECLARE_DEAD = 7,
+    /* u8[16] id. Result: u8[32] nonce, for one act on this instance. */
+    MANAGER_CHALLENGE = 8,
+    /* u8[16] id, u8[64] owner's signature over OWNER_ACT or zeros where there is no owner. Result: row. */
+    MANAGER_DELETE = 9,
+    /* u8[16] id. Result: row. */
+    MANAGER_SHOW = 10,
+    /* u32 first slot, u32 0. Result: u32 count, u32 next slot (0: that was all), rows. Tombstones too. */
+    MANAGER_LIST = 11,
+    /* Result: struct of MANAGER_STATUS_SIZE, see below. */
+    MANAGER_STATUS = 12,
+};
+
+enum manager_event {
+    /* u8[16] id, u64 epoch, u64 start, u8 link kind, u8[7] 0, u8[32] share of the instance for K2, u8[32] MRENCLAVE of
+     * the manager, u8[32] of the instance: the instance serves; tell its front-end. */
+    MANAGER_STARTED = 101,
+    /* u64 channel, u8[16] id: the session was resumed, and its holder is still the recorded one. */
+    MANAGER_RESUMED = 102,
+    /* u64 channel, u8[16] id; the err code says why an enclave was refused. */
+    MANAGER_REFUSED = 103,
+};
+
+enum manager_instance_state {
+    MANAGER_PROVISIONED = 1, /* it has an id and keys, and was never started */
+    MANAGER_STOPPED_STATE = 2,
+    MANAGER_ALLOWED = 3, /* a start was asked for; no enclave has been admitted */
+    MANAGER_HELD = 4,    /* an enclave was admitted and holds its state */
+    MANAGER_DELETED = 5, /* a tombstone */
+};
+
+/*
+ * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin (1:
+ * made here), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64 deaths
+ * declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32] holder
+ * key
+ */
+#define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 4u * 32u)
+#define MANAGER_LIST_MAX     24u /* rows in one answer */
+
+/*
+ * u8[16] trust domain, u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] MRSIGNER of the manager, u8[32]
+ * SHA-256 of the release key (zeros: none), u32 security version, u32 slots in use, u32 held, u32 deleted, u64 ledger
+ * version, u8[32] ledger root
+ */
+#define MANAGER_STATUS_SIZE  (16u + 5u * 32u + 4u * 4u + 8u)
+
+/*
+ * What the owner signs (Ed25519): "vtpm owner v1\0\0\0" (16 bytes), u16 verb, u16 0, u32 0, u8[16] trust domain, u8[16]
+ * id, u64 epoch, u8[32] the manager's nonce, u8[32] MRENCLAVE of the manager, u8[32] SHA-256 of the verb's further
+ * arguments (of nothing for MANAGER_DELETE)
+ */
+#define OWNER_ACT_LABEL      "vtpm owner v1"
+#define OWNER_ACT_SIZE       (16u + 8u + 16u + 16u + 8u + 32u + 32u + 32u)
+
+/*
+ * An upgrade manifest: u8[16] "vtpm upgrade v1\0", u8[32] MRENCLAVE of the old manager, u8[32] of the new one, u32
+ * security version of the new one, u32 0, u8[32] release key (Ed25519), u8[64] signature over all before it. The old
+ * image holds the SHA-256 of the release key that it obeys.
+ */
+#define MANIFEST_LABEL       "vtpm upgrade v1"
+#define MANIFEST_SIGNED_SIZE (16u + 32u + 32u + 8u + 32u)
+#define MANIFEST_SIZE        (MANIFEST_SIGNED_SIZE + 64u)
