@@ -15,10 +15,18 @@ struct fake_processor {
     uint8_t MRENCLAVE[SGX_HASH_SIZE];
     uint64_t XFRM;
     uint16_t ISVSVN;
+    uint16_t ISVPRODID;
 };
 
 /* What EREPORT and EGETKEY answer from. */
 extern struct fake_processor fake_processor;
+
+/*
+ * Puts the MAC on a REPORT for target, whatever it says: what this processor would answer to an enclave of any
+ * identity. EREPORT does it for the identity in fake_processor; EGETKEY gives that identity the REPORT key, and SEAL
+ * keys.
+ */
+void fake_report_mac(const struct sgx_targetinfo *target, struct sgx_report *report);
 
 /* How often cpuid_set_hints was called, and with what last. */
 struct fake_hints {

@@ -3,13 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi/call.h"
+#include "abi/instance.h"
+#include "tests/fakes/failing_tpm.h"
 #include "tests/fakes/runtime.h"
 #include "tests/fakes/tpm_commands.h"
 #include "trusted/runtime/clock.h"
 #include "trusted/tpm/tpm.h"
 
 #define TPM_RC_INITIALIZE 0x100u
+#define TPM_RC_FAILURE    0x101u
 #define NV_INDEX          0x01800001u
 #define NS_PER_S          UINT64_C(1000000000)
 
@@ -404,6 +406,43 @@ static void random_bytes_are_answered(void **state)
     }
 }
 
+static void failure_mode_is_seen_until_a_reset(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    startup(TPM_SU_CLEAR);
+    assert_false(tpm_in_failure_mode(&tpm));
+    tpm_get_random(&m, FAILING_RANDOM_SIZE);
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_FAILURE);
+    assert_true(tpm_in_failure_mode(&tpm));
+    assert_ok(tpm_reset(&tpm));
+    assert_false(tpm_in_failure_mode(&tpm));
+    startup(TPM_SU_CLEAR);
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+}
+
+static void a_tpm_that_is_off_is_not_in_failure_mode(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    startup(TPM_SU_CLEAR);
+    tpm_get_random(&m, FAILING_RANDOM_SIZE);
+    run(&m);
+    assert_ok(tpm_power_off(&tpm));
+    assert_false(tpm_in_failure_mode(&tpm));
+}
+
+static void a_tpm_is_forgotten(void **state)
+{
+    (void)state;
+    assert_ok(tpm_power_off(&tpm));
+    assert_non_null(tpm.permanent);
+    tpm_forget(&tpm);
+    assert_null(tpm.permanent);
+    assert_int_equal(tpm.permanent_size, 0);
+}
+
 int main(void)
 {
 #define TPM_TEST(test) cmocka_unit_test_setup_teardown(test, power_on_new, power_off)
@@ -426,6 +465,9 @@ int main(void)
         TPM_TEST(a_reset_without_a_state_makes_no_new_tpm),
         TPM_TEST(a_full_tpm_is_stored_whole),
         TPM_TEST(random_bytes_are_answered),
+        TPM_TEST(failure_mode_is_seen_until_a_reset),
+        TPM_TEST(a_tpm_that_is_off_is_not_in_failure_mode),
+        TPM_TEST(a_tpm_is_forgotten),
     };
     return cmocka_run_group_tests_name("tpm", tests, NULL, NULL);
 }
