@@ -106,6 +106,24 @@ void enclave_process_end(struct enclave_process *enclave)
     must(waitpid(enclave->pid, NULL, 0) == enclave->pid, "waitpid");
 }
 
+static struct span *place_of(uint32_t kind, struct enclave_result *out)
+{
+    switch (kind) {
+    case INSTANCE_EFFECT_PEER:
+        return out->peer_count < sizeof out->peer / sizeof out->peer[0] ? &out->peer[out->peer_count++] : NULL;
+    case INSTANCE_EFFECT_RECORD:
+        return &out->record;
+    case INSTANCE_EFFECT_STORE:
+        return &out->store;
+    case INSTANCE_EFFECT_RECEIPT:
+        return &out->receipt;
+    case INSTANCE_EFFECT_HEALTH:
+        return &out->health;
+    default:
+        return NULL;
+    }
+}
+
 static struct err parse_effects(struct reader *r, struct enclave_result *out)
 {
     while (r->left > 0) {
@@ -113,10 +131,7 @@ static struct err parse_effects(struct reader *r, struct enclave_result *out)
         struct span padding;
         TRY(read_u32(r, &kind));
         TRY(read_u32(r, &size));
-        struct span *place = kind == EFFECT_INSTANCE ? &out->instance
-                             : kind == EFFECT_REPLY  ? &out->reply
-                             : kind == EFFECT_STORE  ? &out->store
-                                                     : NULL;
+        struct span *place = place_of(kind, out);
         ENSURE(place && !place->data, BAD_VALUE);
         TRY(read_span(r, size, place));
         TRY(read_span(r, (CALL_ALIGNMENT - size % CALL_ALIGNMENT) % CALL_ALIGNMENT, &padding));
@@ -124,20 +139,31 @@ static struct err parse_effects(struct reader *r, struct enclave_result *out)
     return OK;
 }
 
-void enclave_process_call(const struct enclave_process *enclave, uint32_t number, uint64_t host_time, struct span body,
-                          struct enclave_result *out)
+static bool call_there(const struct enclave_process *enclave, uint32_t number, uint64_t host_time, struct span body,
+                       struct enclave_result *out, size_t *out_size)
 {
-    out->instance = out->reply = out->store = span_empty();
     struct message message = {.host_time = host_time, .number = number, .size = (uint32_t)body.size};
     struct message answer;
     bool answered =
         write_all(enclave->channel, &message, sizeof message) && write_all(enclave->channel, body.data, body.size) &&
         read_all(enclave->channel, &answer, sizeof answer) && read_all(enclave->channel, out->buffer, answer.size);
-    if (!answered) {
-        out->code = ERR_SYSTEM;
-        return;
-    }
+    if (!answered) return false;
     out->code = (uint16_t)answer.number;
-    struct reader r = reader_of(span_of(out->buffer, answer.size));
+    *out_size = answer.size;
+    return true;
+}
+
+void enclave_process_call(const struct enclave_process *enclave, uint32_t number, uint64_t host_time, struct span body,
+                          struct enclave_result *out)
+{
+    size_t size = 0;
+    out->peer_count = 0;
+    memset(out->peer, 0, sizeof out->peer);
+    out->record = out->store = out->receipt = out->health = span_empty();
+    if (enclave->pid == 0)
+        out->code = program_call(number, host_time, body, out->buffer, &size).code;
+    else if (!call_there(enclave, number, host_time, body, out, &size))
+        out->code = ERR_SYSTEM;
+    struct reader r = reader_of(span_of(out->buffer, size));
     must(parse_effects(&r, out).code == ERR_NONE, "effects");
 }

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "abi/call.h"
+#include "abi/instance.h"
 #include "base/err.h"
 #include "base/span.h"
 
@@ -16,14 +16,18 @@
 struct err program_call(uint32_t number, uint64_t host_time, struct span body, uint8_t *out, size_t *out_size);
 
 struct enclave_process {
-    pid_t pid;
+    pid_t pid; /* 0: this very process, which can have one enclave life only */
     int channel;
 };
+
+#define ENCLAVE_HERE ((struct enclave_process){0})
 
 /* What a call came to: each effect that there was, or an empty span. They point into buffer. */
 struct enclave_result {
     uint16_t code; /* an err code; ERR_SYSTEM if the enclave process has died */
-    struct span instance, reply, store;
+    size_t peer_count;
+    struct span peer[4]; /* in order */
+    struct span record, store, receipt, health;
     uint8_t buffer[CALL_OUTPUT_MAX];
 };
 

@@ -1,9 +1,9 @@
 /*
- * Sealing and opening of state (abi/blob.h draws the layout).
+ * Sealing and opening (abi/blob.h draws the layout).
  *
- * Guarantees: what opens was sealed by this very image (MRENCLAVE) on this device, for the instance that the caller
- * names, and not a bit of it was changed since; nothing of the header but what chooses an error sentence is believed
- * before it authenticates. Not guaranteed: freshness. An older blob of the same instance opens as well as the newest.
+ * Guarantees: no key serves two blobs, because each is derived from random bytes of its own; what opens was sealed under
+ * the given root, with this very header, and not a bit of it was changed since; nothing of the header but what chooses an
+ * error sentence is believed before it authenticates. Not guaranteed: freshness. That is the ledger's.
  */
 #pragma once
 
@@ -12,51 +12,57 @@
 #include "abi/sgx.h"
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/id.h"
 #include "base/span.h"
-#include "trusted/crypto/crypto.h"
+#include "crypto/crypto.h"
 
+#define BLOB_ROOT_SIZE     32u
 #define BLOB_PLAINTEXT_MAX (STATE_MAX - BLOB_HEADER_SIZE - BLOB_TAG_SIZE)
 
-/* What an enclave seals with and measures foreign headers by; blob_sealer_wipe ends it. */
-struct blob_sealer {
-    struct sgx_keyrequest request; /* how to get root again; KEYID is drawn for each life of an enclave */
-    uint8_t root[SGX_KEY_SIZE];
-    uint8_t MRENCLAVE[SGX_HASH_SIZE];
-    uint8_t device_tag[BLOB_DEVICE_TAG_SIZE];
-};
-
-/* Which state a blob holds. */
-struct blob_identity {
-    uint8_t instance[INSTANCE_ID_SIZE];
+/* The header, without its random bytes. */
+struct blob_header {
+    enum blob_kind kind;
+    struct instance_id id;
+    uint64_t epoch;
     uint64_t version;
-    uint64_t time; /* highest host time the enclave had seen, ns */
+    uint64_t number; /* STATE: time; LEDGER_ROW: slot */
+    uint8_t manager[SGX_HASH_SIZE];
 };
 
-/* From the enclave's own REPORT; asks EGETKEY for the root key and for the device tag. ERR_SGX_*, ERR_CRYPTO. */
-struct err blob_sealer_init(const struct crypto *crypto, const struct sgx_report *own, struct blob_sealer *out);
-void blob_sealer_wipe(struct blob_sealer *sealer);
+/* The root of a state's keys: from the instance's root key and the MRENCLAVE of the manager that provisioned it. */
+struct err blob_state_root(const struct crypto *crypto, const uint8_t root_key[BLOB_ROOT_SIZE],
+                           const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);
+/* The same for rows and head, from the master secret. */
+struct err blob_ledger_root(const struct crypto *crypto, const uint8_t master[BLOB_ROOT_SIZE],
+                            const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);
 
-/* Bytes of the blob that a plaintext of this size becomes. */
-size_t blob_size(size_t plaintext_size);
+/* Bytes of the blob that a plaintext of this size becomes. extra: BLOB_KEYREQUEST_SIZE for MASTER, else 0. */
+size_t blob_size(enum blob_kind kind, size_t plaintext_size);
 
-/* Seals plaintext, at most BLOB_PLAINTEXT_MAX bytes, under a key of its own. ERR_TOO_LARGE, ERR_NO_SPACE, ERR_CRYPTO.
+/*
+ * Appends a blob. root_size is BLOB_ROOT_SIZE, or SGX_KEY_SIZE for MASTER; keyrequest is BLOB_KEYREQUEST_SIZE bytes for
+ * MASTER, else empty. ERR_TOO_LARGE, ERR_NO_SPACE, ERR_CRYPTO.
  */
-struct err blob_seal(const struct crypto *crypto, const struct blob_sealer *sealer,
-                     const struct blob_identity *identity, struct span plaintext, struct writer *out);
+struct err blob_seal(const struct crypto *crypto, struct span root, const struct blob_header *header,
+                     struct span keyrequest, struct span plaintext, struct writer *out);
 
-/* An opened state; plaintext is allocated. blob_state_free wipes it. */
-struct blob_state {
-    struct blob_identity identity;
+/*
+ * Reads a header that is not authenticated yet: to choose the root, and the sentence of a refusal. ERR_STATE_MAGIC,
+ * ERR_STATE_FORMAT (format or kind), ERR_STATE_CUT.
+ */
+struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *out);
+/* The KEYREQUEST of a MASTER that blob_peek accepted. */
+struct span blob_keyrequest(struct span blob);
+
+/* An opened blob; plaintext is allocated. blob_free wipes it. */
+struct blob {
+    struct blob_header header;
     uint8_t *plaintext;
     size_t plaintext_size;
 };
 
-void blob_state_free(struct blob_state *state);
+void blob_free(struct blob *blob);
 
-/*
- * Opens the state of the given instance. In the order of the checks: ERR_STATE_MAGIC, ERR_STATE_FORMAT, ERR_STATE_CUT,
- * ERR_STATE_OTHER_IMAGE, ERR_STATE_ALTERED (a KEYREQUEST that this code never makes), ERR_STATE_OTHER_DEVICE,
- * ERR_STATE_ALTERED, ERR_STATE_OTHER_INSTANCE. Also ERR_NO_MEMORY, ERR_CRYPTO.
- */
-struct err blob_open(const struct crypto *crypto, const struct blob_sealer *sealer, struct span blob,
-                     const uint8_t instance[INSTANCE_ID_SIZE], struct blob_state *out);
+/* The errors of blob_peek; ERR_STATE_ALTERED; ERR_NO_MEMORY, ERR_CRYPTO. */
+struct err blob_open(const struct crypto *crypto, struct span root, struct span blob, enum blob_kind kind,
+                     struct blob *out);

@@ -17,7 +17,7 @@
 #include <libtpms/tpm_library.h>
 #include <libtpms/tpm_nvfilename.h>
 
-#include "abi/call.h"
+#include "abi/instance.h"
 #include "base/memory.h"
 #include "trusted/runtime/entropy.h"
 #include "trusted/runtime/panic.h"
@@ -32,6 +32,7 @@
 
 /* libtpms internals, proved against the very archive by the tests of this room. */
 uint32_t CryptRandomStir(uint16_t size, uint8_t *data); /* a TPM_RC */
+extern int g_inFailureMode;
 _Noreturn void __real__plat__Fail(void);
 _Noreturn void __wrap__plat__Fail(void);
 
@@ -70,7 +71,7 @@ static TPM_RESULT load(unsigned char **data, uint32_t *length, uint32_t tpm_numb
     return TPM_SUCCESS;
 }
 
-static void forget_permanent(struct tpm *tpm)
+void tpm_forget(struct tpm *tpm)
 {
     wipe(tpm->permanent, tpm->permanent_size);
     free(tpm->permanent);
@@ -84,7 +85,7 @@ static struct err set_permanent(struct tpm *tpm, struct span permanent)
     uint8_t *copy = malloc(permanent.size);
     ENSURE(copy, NO_MEMORY);
     memcpy(copy, permanent.data, permanent.size);
-    forget_permanent(tpm);
+    tpm_forget(tpm);
     tpm->permanent = copy;
     tpm->permanent_size = permanent.size;
     return OK;
@@ -187,7 +188,7 @@ struct err tpm_power_on_new(struct tpm *tpm)
     struct err err = libtpms_on(tpm);
     tpm->manufacture = false;
     if (err.code) {
-        forget_permanent(tpm);
+        tpm_forget(tpm);
         tpm->commit_pending = false;
         return FAIL(TPM);
     }
@@ -200,7 +201,7 @@ struct err tpm_power_on(struct tpm *tpm, struct span permanent)
     TRY(set_permanent(tpm, permanent));
     struct err err = libtpms_on(tpm);
     if (err.code) {
-        forget_permanent(tpm);
+        tpm_forget(tpm);
         tpm->commit_pending = false;
     }
     return err;
@@ -279,6 +280,11 @@ struct err tpm_power_off(struct tpm *tpm)
     if (!tpm->orderly && !shut_down(tpm, TPM_SU_STATE)) (void)shut_down(tpm, TPM_SU_CLEAR);
     libtpms_off(tpm);
     return OK;
+}
+
+bool tpm_in_failure_mode(const struct tpm *tpm)
+{
+    return tpm->on && g_inFailureMode;
 }
 
 bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent)

@@ -43,5 +43,14 @@ struct err tpm_reset(struct tpm *tpm);
 /* TPM2_Shutdown(STATE), or CLEAR if that fails, unless the client did it; then power off. */
 struct err tpm_power_off(struct tpm *tpm);
 
+/*
+ * True if libtpms is in failure mode (Part 1, 12.3): it answers TPM_RC_FAILURE to almost everything until it is reset.
+ * TPM_RC_FAILURE alone does not tell: single commands answer it too.
+ */
+bool tpm_in_failure_mode(const struct tpm *tpm);
+
+/* Wipes what is kept of a TPM that is off, or will never be used again. */
+void tpm_forget(struct tpm *tpm);
+
 /* True, and the state, if there is one to be stored; it stays valid until the next call. */
 bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent);

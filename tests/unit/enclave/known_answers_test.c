@@ -29,26 +29,9 @@
 #define SIGN_WITH_AUTH      UINT32_C(0x00040440) /* sign, noDA, userWithAuth */
 #define HEADER_SIZE         10u
 
-static struct live live;
 static uint8_t command[TPM_BUFFER_MAX];
 static struct writer w;
 static uint8_t reply[TPM_BUFFER_MAX];
-
-static int open_live(void **state)
-{
-    (void)state;
-    live_open(&live);
-    live_start(&live);
-    live_startup(&live);
-    return 0;
-}
-
-static int close_live(void **state)
-{
-    (void)state;
-    live_close(&live);
-    return 0;
-}
 
 static void put16(uint16_t value)
 {
@@ -80,7 +63,7 @@ static size_t run(void)
 {
     struct writer size = writer_of(command + 2, 4);
     assert_int_equal(write_be32(&size, (uint32_t)w.size).code, 0);
-    size_t reply_size = live_tpm(&live, command, w.size, reply);
+    size_t reply_size = live_tpm(&live_of_group, command, w.size, reply);
     assert_memory_equal(reply + 6, "\0\0\0\0", 4);
     return reply_size;
 }
@@ -178,5 +161,5 @@ int main(void)
         cmocka_unit_test(sha256_is_that_of_fips_180),
         cmocka_unit_test(every_algorithm_passes_its_self_test),
     };
-    return cmocka_run_group_tests(tests, open_live, close_live);
+    return cmocka_run_group_tests(tests, live_set_up, live_tear_down);
 }

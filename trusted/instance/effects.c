@@ -1,0 +1,162 @@
+/*
+ * Guarantees: a response, READY and the receipt leave only when the newest state is the one that the manager recorded;
+ * versions grow by one with each commit; a response is wiped when it leaves.
+ */
+#include "trusted/instance/instance.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "trusted/runtime/clock.h"
+#include "trusted/runtime/entropy.h"
+
+struct err effect_reserve(struct writer *out, enum instance_effect kind, size_t size, struct writer *out_payload)
+{
+    uint8_t *payload = NULL;
+    size_t padded = (size + CALL_ALIGNMENT - 1) / CALL_ALIGNMENT * CALL_ALIGNMENT;
+    TRY(write_u32(out, kind));
+    TRY(write_u32(out, (uint32_t)size));
+    TRY(write_zeros(out, padded, &payload));
+    *out_payload = writer_of(payload, size);
+    return OK;
+}
+
+struct err effect_peer(struct writer *out, struct span message)
+{
+    struct writer payload;
+    TRY(effect_reserve(out, INSTANCE_EFFECT_PEER, message.size, &payload));
+    return write_span(&payload, message);
+}
+
+struct err effect_say(struct instance *instance, enum peer_word word, struct span fields, struct writer *out)
+{
+    if (instance->peer.step != PEER_ESTABLISHED) return OK;
+    uint8_t bytes[PEER_MESSAGE_MAX];
+    struct writer message = writer_of(bytes, sizeof bytes);
+    struct err err = peer_send(&instance->peer, word, fields, &message);
+    if (err.code == ERR_LINK_CLOSED) return OK;
+    TRY(err);
+    return effect_peer(out, writer_span(&message));
+}
+
+struct err effect_say_commit(struct instance *instance, struct writer *out)
+{
+    uint8_t fields[sizeof(uint64_t) + SHA256_SIZE];
+    struct writer w = writer_of(fields, sizeof fields);
+    TRY(write_u64(&w, instance->newest.version));
+    TRY(write_bytes(&w, instance->newest.digest, sizeof instance->newest.digest));
+    return effect_say(instance, PEER_COMMIT, writer_span(&w), out);
+}
+
+struct err effect_ask_lease(struct instance *instance, struct writer *out)
+{
+    uint8_t fields[sizeof(uint64_t)];
+    struct writer w = writer_of(fields, sizeof fields);
+    struct lease *lease = &instance->lease;
+    entropy_fill(&lease->number, sizeof lease->number);
+    lease->asked = true;
+    lease->since_asked = 0;
+    TRY(write_u64(&w, lease->number));
+    return effect_say(instance, PEER_ASK_LEASE, writer_span(&w), out);
+}
+
+static struct err write_store(struct instance *instance, struct span permanent, struct writer *out)
+{
+    struct blob_header header = {
+        .kind = BLOB_STATE,
+        .id = instance->known.instance,
+        .epoch = instance->known.epoch,
+        .version = instance->newest.version + 1,
+        .number = clock_now(),
+    };
+    struct writer payload;
+    memcpy(header.manager, instance->manager, sizeof header.manager);
+    TRY(effect_reserve(out, INSTANCE_EFFECT_STORE, sizeof(uint64_t) + blob_size(BLOB_STATE, permanent.size), &payload));
+    TRY(write_u64(&payload, header.version));
+    TRY(blob_seal(&instance->crypto, span_of(instance->root, sizeof instance->root), &header, span_empty(), permanent,
+                  &payload));
+    struct span blob = span_of(payload.start + sizeof(uint64_t), payload.size - sizeof(uint64_t));
+    TRY(hash_sha256(&instance->crypto, &blob, 1, instance->newest.digest));
+    instance->newest.version = header.version;
+    return OK;
+}
+
+static struct err write_health(struct instance *instance, struct writer *out)
+{
+    bool failure_mode = tpm_in_failure_mode(&instance->tpm);
+    if (failure_mode == instance->failure_mode) return OK;
+    struct writer payload;
+    TRY(effect_reserve(out, INSTANCE_EFFECT_HEALTH, sizeof(uint32_t), &payload));
+    TRY(write_u32(&payload, failure_mode ? INSTANCE_TPM_FAILURE_MODE : INSTANCE_TPM_WORKS));
+    instance->failure_mode = failure_mode;
+    return OK;
+}
+
+struct err effect_settle(struct instance *instance, struct writer *out)
+{
+    struct span permanent;
+    TRY(write_health(instance, out));
+    if (!tpm_take_commit(&instance->tpm, &permanent)) return effect_release(instance, out);
+    TRY(write_store(instance, permanent, out));
+    instance->state = INSTANCE_WAITING;
+    instance->under_way = UNDER_WAY_COMMIT;
+    return effect_say_commit(instance, out);
+}
+
+static struct err release_ready(struct instance *instance, struct writer *out)
+{
+    instance->ready = true;
+    return effect_say(instance, PEER_READY, span_of(instance->share, sizeof instance->share), out);
+}
+
+static struct err release_response(struct instance *instance, struct writer *out)
+{
+    struct writer payload;
+    TRY(effect_reserve(out, INSTANCE_EFFECT_RECORD, RECORD_OVERHEAD + instance->response_size, &payload));
+    TRY(link_send(&instance->link, span_of(instance->response, instance->response_size), &payload));
+    wipe(instance->response, instance->response_size);
+    instance->response_size = 0;
+    return OK;
+}
+
+/* The end of K2, so that the front-end does not take it for a cut. */
+static struct err end_link(struct instance *instance, struct writer *out)
+{
+    struct link *link = &instance->link;
+    struct writer payload;
+    if (!link->records.open || !link->finish_sent || !link->finish_received) return OK;
+    TRY(effect_reserve(out, INSTANCE_EFFECT_RECORD, RECORD_OVERHEAD, &payload));
+    return link_send_final(link, &payload);
+}
+
+static struct err release_receipt(struct instance *instance, struct writer *out)
+{
+    uint8_t signature[ED25519_SIGNATURE_SIZE];
+    struct writer payload;
+    TRY(end_link(instance, out));
+    TRY(effect_reserve(out, INSTANCE_EFFECT_RECEIPT, PEER_RECEIPT_SIZE, &payload));
+    TRY(write_bytes(&payload, PEER_RECEIPT_LABEL, sizeof PEER_RECEIPT_LABEL));
+    TRY(write_bytes(&payload, instance->known.instance.bytes, INSTANCE_ID_SIZE));
+    TRY(write_u64(&payload, instance->known.epoch));
+    TRY(write_u64(&payload, instance->known.start));
+    TRY(write_u64(&payload, instance->newest.version));
+    TRY(write_bytes(&payload, instance->newest.digest, sizeof instance->newest.digest));
+    TRY(ed25519_sign(&instance->crypto, &instance->holder, writer_span(&payload), signature));
+    TRY(write_bytes(&payload, signature, sizeof signature));
+    instance_forget(instance);
+    instance->state = INSTANCE_STOPPED;
+    return OK;
+}
+_Static_assert(sizeof PEER_RECEIPT_LABEL == 16, "the label with its NUL is a field of the receipt");
+
+struct err effect_release(struct instance *instance, struct writer *out)
+{
+    static struct err (*const release[])(struct instance *, struct writer *) = {
+        [HELD_READY] = release_ready,
+        [HELD_RESPONSE] = release_response,
+        [HELD_RECEIPT] = release_receipt,
+    };
+    instance->state = INSTANCE_RUNNING;
+    instance->under_way = UNDER_WAY_NOTHING;
+    return release[instance->held_back](instance, out);
+}

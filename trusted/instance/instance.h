@@ -1,0 +1,120 @@
+/*
+ * The parts of the instance program, which share its one root structure.
+ *
+ *   instance.c   the states, the table of calls, START, LOAD and STOP
+ *   manager.c    the words of the manager: admission, provisioning, anchors, leases, a resumed session
+ *   client.c     K2: the requests of the front-end
+ *   effects.c    what leaves: effects, commits, responses, the receipt
+ *
+ * Guarantees: none of these functions leaves a secret in memory that the structure does not own.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "abi/blob.h"
+#include "abi/instance.h"
+#include "base/bytes.h"
+#include "crypto/crypto.h"
+#include "crypto/curve.h"
+#include "link/k2.h"
+#include "link/link.h"
+#include "trusted/session/peer.h"
+#include "trusted/state/blob.h"
+#include "trusted/tpm/tpm.h"
+
+enum instance_state {
+    INSTANCE_BLANK = 0,
+    INSTANCE_GREETED = 1,     /* has a holder key, waits for CHALLENGE */
+    INSTANCE_PROVEN = 2,      /* waits for ADMIT, then for PROVISION */
+    INSTANCE_PROVISIONED = 3, /* waits for its state */
+    INSTANCE_RUNNING = 4,     /* the TPM is on, or was switched off */
+    INSTANCE_WAITING = 5,     /* for a word of the manager: see under_way */
+    INSTANCE_STOPPED = 6,
+    INSTANCE_FAILED = 7,
+};
+
+enum under_way {
+    UNDER_WAY_NOTHING,
+    UNDER_WAY_COMMIT, /* until ANCHORED */
+    UNDER_WAY_RESET,  /* until LEASE */
+};
+
+/* What leaves once nothing that libtpms wants kept is left to be made durable. */
+enum held_back { HELD_READY, HELD_RESPONSE, HELD_RECEIPT };
+
+/* Commands that the manager has not vouched for, and the question whether it still does. */
+struct lease {
+    bool asked;
+    uint64_t number;      /* of the newest question */
+    uint32_t unconfirmed; /* commands since the question that was answered last */
+    uint32_t since_asked; /* commands since the newest question */
+};
+
+/* A state, by what the manager's ledger knows of it. */
+struct recorded_state {
+    uint64_t version; /* 0: there is none */
+    uint8_t digest[SHA256_SIZE];
+};
+
+struct instance {
+    enum instance_state state;
+    enum under_way under_way;
+    enum held_back held_back;
+    bool ready;        /* READY was said */
+    bool failure_mode; /* of the TPM, as the host was told last */
+
+    struct crypto crypto;
+    uint8_t program[SGX_HASH_SIZE]; /* MRENCLAVE of this enclave */
+    struct ed25519_key holder;
+
+    struct peer peer;             /* the session with the manager */
+    struct peer resuming;         /* the one that is to replace it */
+    struct peer_resumption known; /* by PROVISION; the id by START */
+    struct lease lease;
+
+    enum peer_mode mode;
+    uint8_t sealed_under[SGX_HASH_SIZE]; /* MRENCLAVE of the manager of the state that is to be opened */
+    uint8_t manager[SGX_HASH_SIZE];      /* MRENCLAVE of the manager that provisioned, verified */
+    uint8_t root_key[BLOB_ROOT_SIZE];    /* until LOAD has succeeded */
+    uint8_t root[BLOB_ROOT_SIZE];        /* of the states that are sealed here, under it */
+    struct recorded_state newest;        /* that was handed out, or told by PROVISION */
+
+    struct link link; /* K2 */
+    uint8_t share[X25519_SIZE];
+    struct tpm tpm;
+    uint8_t request[RECORD_OVERHEAD + K2_MESSAGE_MAX]; /* what a record or a message of the manager carries */
+    uint8_t response[K2_MESSAGE_MAX];
+    size_t response_size;
+};
+_Static_assert(sizeof((struct instance){0}.request) >= PEER_MESSAGE_MAX, "it takes the manager's messages too");
+
+/* An error behind the point where libtpms may have changed its memory is the end: state FAILED, everything wiped. */
+struct err instance_fail_if(struct instance *instance, struct err err);
+/* Wipes all that the enclave knows but what libtpms and libcrypto keep in globals of their own. */
+void instance_forget(struct instance *instance);
+
+/* --- effects.c --- */
+
+/* Writes an effect's header and reserves its payload, which the caller fills. */
+struct err effect_reserve(struct writer *out, enum instance_effect kind, size_t size, struct writer *out_payload);
+struct err effect_peer(struct writer *out, struct span message);
+/* Says one word to the manager. A session that is closed says nothing: what matters is said again when it is resumed.
+ */
+struct err effect_say(struct instance *instance, enum peer_word word, struct span fields, struct writer *out);
+/* The newest state's version and digest: COMMIT, for the first time or again. */
+struct err effect_say_commit(struct instance *instance, struct writer *out);
+/* Asks for a lease with a fresh number. */
+struct err effect_ask_lease(struct instance *instance, struct writer *out);
+/* The end of everything that ran libtpms: what it wants kept goes out first, and what is held back waits for that. */
+struct err effect_settle(struct instance *instance, struct writer *out);
+/* What was held back. */
+struct err effect_release(struct instance *instance, struct writer *out);
+
+/* --- client.c, manager.c: handlers of calls --- */
+
+struct err client_record(void *ctx, struct span record, struct writer *out);
+/* The reset that the manager's lease allows. */
+struct err client_reset(struct instance *instance, struct writer *out);
+struct err manager_message(void *ctx, struct span message, struct writer *out);
+struct err manager_resume(void *ctx, struct span body, struct writer *out);
