@@ -1,0 +1,411 @@
+#include "trusted/ledger/ledger.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "trusted/runtime/entropy.h"
+
+#define HEAD_LABEL       "vtpm head v1"
+#define HEAD_RANDOM_SIZE 32u
+
+/* A head, parsed. */
+struct head {
+    struct instance_id domain;
+    uint64_t version;
+    uint8_t base[SHA256_SIZE];
+    uint8_t root[SHA256_SIZE];
+    uint32_t slots;
+    uint32_t security_version;
+    uint8_t predecessor[SGX_HASH_SIZE];
+    uint8_t random[HEAD_RANDOM_SIZE];
+};
+
+static struct err write_head(const struct head *head, struct writer *out)
+{
+    static const char label[16] = HEAD_LABEL;
+    TRY(write_bytes(out, label, sizeof label));
+    TRY(write_bytes(out, head->domain.bytes, sizeof head->domain.bytes));
+    TRY(write_u64(out, head->version));
+    TRY(write_bytes(out, head->base, sizeof head->base));
+    TRY(write_bytes(out, head->root, sizeof head->root));
+    TRY(write_u32(out, head->slots));
+    TRY(write_u32(out, head->security_version));
+    TRY(write_bytes(out, head->predecessor, sizeof head->predecessor));
+    return write_bytes(out, head->random, sizeof head->random);
+}
+
+static struct err parse_head(struct span plaintext, struct head *out)
+{
+    static const char expected[16] = HEAD_LABEL;
+    struct reader r = reader_of(plaintext);
+    char label[16];
+    TRY(read_bytes(&r, label, sizeof label));
+    ENSURE(memcmp(label, expected, sizeof label) == 0, BAD_VALUE);
+    TRY(read_bytes(&r, out->domain.bytes, sizeof out->domain.bytes));
+    TRY(read_u64(&r, &out->version));
+    TRY(read_bytes(&r, out->base, sizeof out->base));
+    TRY(read_bytes(&r, out->root, sizeof out->root));
+    TRY(read_u32(&r, &out->slots));
+    TRY(read_u32(&r, &out->security_version));
+    TRY(read_bytes(&r, out->predecessor, sizeof out->predecessor));
+    TRY(read_bytes(&r, out->random, sizeof out->random));
+    return reader_end(&r);
+}
+
+static struct err hash_of(const struct ledger *ledger, struct span bytes, uint8_t out[SHA256_SIZE])
+{
+    return hash_sha256(ledger->owner.crypto, &bytes, 1, out);
+}
+
+void ledger_close(struct ledger *ledger)
+{
+    for (size_t i = 0; i < sizeof ledger->chunks / sizeof *ledger->chunks; i++) {
+        if (ledger->chunks[i]) wipe(ledger->chunks[i], LEDGER_CHUNK * sizeof(struct ledger_row));
+        free(ledger->chunks[i]);
+    }
+    tree_close(&ledger->tree);
+    wipe(ledger, sizeof *ledger);
+}
+
+/* A UUID of version 4 (RFC 9562, 5.4). */
+static void draw_domain(struct instance_id *out)
+{
+    entropy_fill(out->bytes, sizeof out->bytes);
+    out->bytes[6] = (uint8_t)((out->bytes[6] & 0x0f) | 0x40);
+    out->bytes[8] = (uint8_t)((out->bytes[8] & 0x3f) | 0x80);
+}
+
+static struct err begin(const struct ledger_owner *owner, struct ledger *out)
+{
+    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version};
+    return tree_open(&out->tree);
+}
+
+static struct err derive_roots(struct ledger *ledger)
+{
+    const struct crypto *crypto = ledger->owner.crypto;
+    TRY(blob_ledger_root(crypto, ledger->master, ledger->owner.own.MRENCLAVE, ledger->own_root));
+    return blob_ledger_root(crypto, ledger->master, ledger->predecessor, ledger->predecessor_root);
+}
+
+struct err ledger_new(const struct ledger_owner *owner, struct ledger *out)
+{
+    TRY(begin(owner, out));
+    draw_domain(&out->domain);
+    entropy_fill(out->master, sizeof out->master);
+    out->master_pending = true;
+    TRY(tree_root(owner->crypto, &out->tree, out->root));
+    return derive_roots(out);
+}
+
+/* Opens a head that was sealed under sealer, whose root is given. */
+static struct err open_head(struct ledger *ledger, struct span blob, const uint8_t sealer[SGX_HASH_SIZE],
+                            const uint8_t root[BLOB_ROOT_SIZE], struct head *out)
+{
+    struct blob_header header;
+    TRY(blob_peek(blob, BLOB_LEDGER_HEAD, &header));
+    ENSURE(memcmp(header.manager, sealer, sizeof header.manager) == 0, LEDGER_OTHER_IMAGE);
+    struct blob opened DEFER(blob_free) = {0};
+    TRY(blob_open(ledger->owner.crypto, span_of(root, BLOB_ROOT_SIZE), blob, BLOB_LEDGER_HEAD, &opened));
+    struct span plaintext = span_of(opened.plaintext, opened.plaintext_size);
+    TRY(parse_head(plaintext, out));
+    ENSURE(memcmp(out->domain.bytes, ledger->domain.bytes, INSTANCE_ID_SIZE) == 0, LEDGER_ROOT);
+    ENSURE(out->slots <= MANAGER_INSTANCES_MAX, LEDGER_ROOT);
+    ENSURE(out->security_version <= ledger->owner.security_version, DOWNGRADE);
+    return hash_of(ledger, plaintext, ledger->head);
+}
+
+static void take_head(struct ledger *ledger, const struct head *head)
+{
+    ledger->version = ledger->durable = head->version;
+    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
+    memcpy(ledger->root, head->root, sizeof ledger->root);
+    memcpy(ledger->next_root, head->root, sizeof ledger->next_root);
+    ledger->expected_slots = head->slots;
+}
+
+struct err ledger_open(const struct ledger_owner *owner, struct span master, struct span head, struct ledger *out)
+{
+    struct head parsed = {0};
+    TRY(begin(owner, out));
+    TRY(master_open(owner->crypto, &owner->own, master, &out->domain, out->master));
+    TRY(derive_roots(out));
+    TRY(open_head(out, head, owner->own.MRENCLAVE, out->own_root, &parsed));
+    memcpy(out->predecessor, parsed.predecessor, sizeof out->predecessor);
+    take_head(out, &parsed);
+    return derive_roots(out);
+}
+
+struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_inheritance *from, struct span head,
+                          struct ledger *out)
+{
+    struct head parsed = {0};
+    TRY(begin(owner, out));
+    out->domain = from->domain;
+    memcpy(out->master, from->master, sizeof out->master);
+    memcpy(out->predecessor, from->predecessor, sizeof out->predecessor);
+    TRY(derive_roots(out));
+    TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
+    ENSURE(memcmp(out->head, from->head, sizeof out->head) == 0, LEDGER_ROOT);
+    take_head(out, &parsed);
+    out->master_pending = true;
+    return OK;
+}
+
+/* ---- rows ---- */
+
+struct ledger_row *ledger_at(const struct ledger *ledger, uint32_t slot)
+{
+    return slot < ledger->slots ? &ledger->chunks[slot / LEDGER_CHUNK][slot % LEDGER_CHUNK] : NULL;
+}
+
+/* Ids are random: some of their bytes are as good as any hash. */
+static uint32_t id_bucket(const struct instance_id *id)
+{
+    uint32_t word = 0;
+    memcpy(&word, id->bytes, sizeof word);
+    return word % LEDGER_BUCKETS;
+}
+
+/* FNV-1a. Only the operator chooses labels, and only a create looks here. */
+static uint32_t label_bucket(const char *label)
+{
+    uint32_t hash = 2166136261u;
+    for (; *label; label++)
+        hash = (hash ^ (uint8_t)*label) * 16777619u;
+    return hash % LEDGER_BUCKETS;
+}
+
+struct ledger_row *ledger_find(const struct ledger *ledger, const struct instance_id *id)
+{
+    struct ledger_row *row = NULL;
+    for (uint32_t next = ledger->ids[id_bucket(id)]; next; next = row->next_in_ids) {
+        row = ledger_at(ledger, next - 1);
+        if (memcmp(row->id.bytes, id->bytes, INSTANCE_ID_SIZE) == 0) return row;
+    }
+    return NULL;
+}
+
+struct err ledger_check_label(const struct ledger *ledger, const char *label)
+{
+    struct instance_id id;
+    const struct ledger_row *row = NULL;
+    bool is_uuid = id_parse(label, &id).code == ERR_NONE;
+    ENSURE(!is_uuid || !ledger_find(ledger, &id), LABEL_TAKEN);
+    for (uint32_t next = ledger->labels[label_bucket(label)]; next; next = row->next_in_labels) {
+        row = ledger_at(ledger, next - 1);
+        bool counts = is_uuid || row->state != MANAGER_DELETED;
+        ENSURE(!counts || strcmp(row->label, label) != 0, LABEL_TAKEN);
+    }
+    return OK;
+}
+
+/* Puts a row at the end; it is in no store and in no tree yet. */
+static struct err append(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row)
+{
+    uint32_t slot = ledger->slots;
+    ENSURE(slot < MANAGER_INSTANCES_MAX, LEDGER_FULL);
+    struct ledger_row **chunk = &ledger->chunks[slot / LEDGER_CHUNK];
+    if (!*chunk) *chunk = calloc(LEDGER_CHUNK, sizeof **chunk);
+    ENSURE(*chunk, NO_MEMORY);
+    ledger->slots++;
+    struct ledger_row *own = ledger_at(ledger, slot);
+    *own = *row;
+    own->slot = slot;
+    uint32_t *first_in_ids = &ledger->ids[id_bucket(&own->id)];
+    uint32_t *first_in_labels = &ledger->labels[label_bucket(own->label)];
+    own->next_in_ids = *first_in_ids;
+    own->next_in_labels = *first_in_labels;
+    *first_in_ids = *first_in_labels = slot + 1;
+    *out_row = own;
+    return OK;
+}
+
+struct err ledger_add(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row)
+{
+    TRY(append(ledger, row, out_row));
+    ledger_changed(ledger, *out_row);
+    return OK;
+}
+
+/* Stores take the rows in the order in which they were changed, so the place in the queue says which store it is. */
+void ledger_changed(struct ledger *ledger, struct ledger_row *row)
+{
+    if (row->dirty) return;
+    row->dirty = true;
+    row->store = ledger->version + 1 + ledger->dirty_count / MANAGER_ROWS_PER_STORE;
+    row->next_dirty = 0;
+    if (ledger->last_dirty)
+        ledger_at(ledger, ledger->last_dirty - 1)->next_dirty = row->slot + 1;
+    else
+        ledger->first_dirty = row->slot + 1;
+    ledger->last_dirty = row->slot + 1;
+    ledger->dirty_count++;
+}
+
+static struct ledger_row *take_dirty(struct ledger *ledger)
+{
+    struct ledger_row *row = ledger_at(ledger, ledger->first_dirty - 1);
+    ledger->first_dirty = row->next_dirty;
+    if (!ledger->first_dirty) ledger->last_dirty = 0;
+    ledger->dirty_count--;
+    row->dirty = false;
+    return row;
+}
+
+/* ---- loading ---- */
+
+static struct err set_leaf(struct ledger *ledger, const struct ledger_row *row)
+{
+    uint8_t public[ROW_PUBLIC_SIZE];
+    struct writer w = writer_of(public, sizeof public);
+    TRY(row_write_public(row, &w));
+    return tree_set(ledger->owner.crypto, &ledger->tree, row->slot, writer_span(&w));
+}
+
+static bool same_hash(const uint8_t *a, const uint8_t *b)
+{
+    return memcmp(a, b, SGX_HASH_SIZE) == 0;
+}
+
+static void wipe_row(struct ledger_row *row)
+{
+    wipe(row, sizeof *row);
+}
+
+struct err ledger_load_row(struct ledger *ledger, struct span blob)
+{
+    struct blob_header header;
+    TRY(blob_peek(blob, BLOB_LEDGER_ROW, &header));
+    bool own = same_hash(header.manager, ledger->owner.own.MRENCLAVE);
+    ENSURE(own || same_hash(header.manager, ledger->predecessor), LEDGER_OTHER_IMAGE);
+    ENSURE(ledger->slots < ledger->expected_slots, LEDGER_ROOT);
+
+    struct blob opened DEFER(blob_free) = {0};
+    struct ledger_row row DEFER(wipe_row) = {0};
+    TRY(blob_open(ledger->owner.crypto, span_of(own ? ledger->own_root : ledger->predecessor_root, BLOB_ROOT_SIZE),
+                  blob, BLOB_LEDGER_ROW, &opened));
+    TRY(row_parse_sealed(span_of(opened.plaintext, opened.plaintext_size), &row));
+    ENSURE(row.slot == ledger->slots && opened.header.number == row.slot, LEDGER_ROOT);
+    ENSURE(memcmp(opened.header.id.bytes, row.id.bytes, INSTANCE_ID_SIZE) == 0, LEDGER_ROOT);
+    ENSURE(opened.header.version <= ledger->version && !ledger_find(ledger, &row.id), LEDGER_ROOT);
+    struct ledger_row *added = NULL;
+    TRY(append(ledger, &row, &added));
+    added->dirty = !own; /* until ledger_loaded, which queues it */
+    return set_leaf(ledger, added);
+}
+
+struct err ledger_loaded(struct ledger *ledger)
+{
+    uint8_t root[SHA256_SIZE];
+    ENSURE(ledger->slots == ledger->expected_slots, LEDGER_ROOT);
+    TRY(tree_root(ledger->owner.crypto, &ledger->tree, root));
+    ENSURE(memcmp(root, ledger->root, sizeof root) == 0, LEDGER_ROOT);
+    for (uint32_t slot = 0; slot < ledger->slots; slot++) {
+        struct ledger_row *row = ledger_at(ledger, slot);
+        if (!row->dirty) continue;
+        row->dirty = false;
+        ledger_changed(ledger, row);
+    }
+    return OK;
+}
+
+/* ---- stores ---- */
+
+bool ledger_store_due(const struct ledger *ledger)
+{
+    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->master_pending);
+}
+
+static void wipe_plaintext(uint8_t (*plaintext)[ROW_SEALED_SIZE])
+{
+    wipe(plaintext, sizeof *plaintext);
+}
+
+/* u32 size, then the blob. */
+static struct err write_sealed(struct ledger *ledger, const struct blob_header *header, struct span plaintext,
+                               struct writer *out)
+{
+    TRY(write_u32(out, (uint32_t)blob_size(header->kind, plaintext.size)));
+    return blob_seal(ledger->owner.crypto, span_of(ledger->own_root, sizeof ledger->own_root), header, span_empty(),
+                     plaintext, out);
+}
+
+static struct err store_row(struct ledger *ledger, const struct ledger_row *row, struct writer *out)
+{
+    struct blob_header header = {.kind = BLOB_LEDGER_ROW,
+                                 .id = row->id,
+                                 .epoch = row->epoch,
+                                 .version = ledger->version + 1,
+                                 .number = row->slot};
+    memcpy(header.manager, ledger->owner.own.MRENCLAVE, sizeof header.manager);
+    uint8_t plaintext[ROW_SEALED_SIZE] DEFER(wipe_plaintext) = {0};
+    struct writer w = writer_of(plaintext, sizeof plaintext);
+    TRY(row_write_sealed(row, &w));
+    TRY(write_u32(out, row->slot));
+    TRY(write_bytes(out, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(out, row->version));
+    TRY(write_sealed(ledger, &header, writer_span(&w), out));
+    return set_leaf(ledger, row);
+}
+
+/* The head over the tree as it is now, in which no row is that waits for a later store. */
+static struct err store_head(struct ledger *ledger, struct writer *out)
+{
+    struct head head = {.domain = ledger->domain,
+                        .version = ledger->version + 1,
+                        .slots = ledger->tree.count,
+                        .security_version = ledger->security_version};
+    memcpy(head.base, ledger->head, sizeof head.base);
+    memcpy(head.predecessor, ledger->predecessor, sizeof head.predecessor);
+    entropy_fill(head.random, sizeof head.random);
+    TRY(tree_root(ledger->owner.crypto, &ledger->tree, head.root));
+    uint8_t plaintext[LEDGER_HEAD_SIZE];
+    struct writer w = writer_of(plaintext, sizeof plaintext);
+    TRY(write_head(&head, &w));
+    struct blob_header header = {.kind = BLOB_LEDGER_HEAD, .id = ledger->domain, .version = head.version};
+    memcpy(header.manager, ledger->owner.own.MRENCLAVE, sizeof header.manager);
+    TRY(write_sealed(ledger, &header, writer_span(&w), out));
+    TRY(hash_of(ledger, writer_span(&w), ledger->head));
+    memcpy(ledger->next_root, head.root, sizeof ledger->next_root);
+    return OK;
+}
+
+static struct err store_master(struct ledger *ledger, struct writer *out)
+{
+    if (!ledger->master_pending) return write_u32(out, 0);
+    TRY(write_u32(out, MASTER_BLOB_SIZE));
+    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &ledger->domain, ledger->master, out));
+    ledger->master_pending = false;
+    return OK;
+}
+
+/* The rows come first into a buffer of their own, because the head, which goes before them, is over them. */
+struct err ledger_store(struct ledger *ledger, struct writer *out)
+{
+    static uint8_t rows_buffer[MANAGER_ROWS_PER_STORE * LEDGER_STORED_ROW_SIZE];
+    struct writer rows = writer_of(rows_buffer, sizeof rows_buffer);
+    uint32_t count = 0;
+    for (; ledger->first_dirty && count < MANAGER_ROWS_PER_STORE; count++)
+        TRY(store_row(ledger, take_dirty(ledger), &rows));
+    /* Rows of the predecessor are in the queue from the first moment on: with this store there are none left. */
+    if (!ledger->first_dirty) memset(ledger->predecessor, 0, sizeof ledger->predecessor);
+    TRY(write_u64(out, ledger->version + 1));
+    TRY(write_u32(out, count));
+    TRY(write_u32(out, 0));
+    TRY(store_head(ledger, out));
+    TRY(store_master(ledger, out));
+    TRY(write_span(out, writer_span(&rows)));
+    ledger->version++;
+    return OK;
+}
+
+struct err ledger_stored(struct ledger *ledger, uint64_t number)
+{
+    ENSURE(ledger->durable != ledger->version && number == ledger->version, BAD_VALUE);
+    ledger->durable = ledger->version;
+    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
+    memcpy(ledger->root, ledger->next_root, sizeof ledger->root);
+    return OK;
+}

@@ -1,0 +1,105 @@
+/*
+ * The ledger of a trust domain: its rows in memory, the tree over them, and the record ("head") that each store makes
+ * (docs/ledger.md).
+ *
+ * Guarantees: rows and head that were loaded are those that one store wrote together, each authenticated, in the
+ * order of their slots; a store holds the head and every row that changed, up to MANAGER_ROWS_PER_STORE, and the head's
+ * root is over what is durable with it, never over a row that waits for a later store; ids and UUIDs among the labels
+ * never come twice. A changed row costs one hash for each level of the tree. Not guaranteed: that what was loaded is
+ * the newest that there was.
+ */
+#pragma once
+
+#include "trusted/ledger/master.h"
+#include "trusted/ledger/row.h"
+#include "trusted/ledger/tree.h"
+
+#define LEDGER_BUCKETS         TREE_LEAVES
+#define LEDGER_CHUNK           64u /* rows that are allocated together */
+#define LEDGER_HEAD_SIZE       (16u + 16u + 8u + 2u * SHA256_SIZE + 4u + 4u + SGX_HASH_SIZE + 32u)
+/* A row in MANAGER_EFFECT_STORE, with slot, id, version and size. */
+#define LEDGER_STORED_ROW_SIZE (32u + BLOB_HEADER_SIZE + ROW_SEALED_SIZE + BLOB_TAG_SIZE)
+#define LEDGER_STORE_MAX                                                                                               \
+    (16u + 4u + BLOB_HEADER_SIZE + LEDGER_HEAD_SIZE + BLOB_TAG_SIZE + 4u + MASTER_BLOB_SIZE +                          \
+     MANAGER_ROWS_PER_STORE * LEDGER_STORED_ROW_SIZE)
+
+_Static_assert(MANAGER_INSTANCES_MAX <= TREE_LEAVES, "every slot is a leaf");
+
+/* Who seals, and for what. */
+struct ledger_owner {
+    const struct crypto *crypto;
+    struct sgx_report own; /* of this enclave */
+    uint32_t security_version;
+};
+
+struct ledger {
+    struct ledger_owner owner;
+    struct instance_id domain;
+    uint8_t master[MASTER_SIZE];
+    uint32_t security_version;
+    bool master_pending;                /* the next store has the master secret too */
+    uint8_t predecessor[SGX_HASH_SIZE]; /* rows may still be sealed under it; zeros: none */
+    uint8_t own_root[BLOB_ROOT_SIZE];
+    uint8_t predecessor_root[BLOB_ROOT_SIZE];
+
+    uint64_t version;                  /* of the newest head that was made */
+    uint64_t durable;                  /* of the newest one that is stored; version or one less */
+    uint8_t head[SHA256_SIZE];         /* hash of the one, */
+    uint8_t durable_head[SHA256_SIZE]; /* of the other */
+    uint8_t root[SHA256_SIZE];         /* of the newest one that is stored */
+    uint8_t next_root[SHA256_SIZE];    /* of the newest that was made */
+    uint32_t expected_slots;           /* while loading: what the head says */
+
+    uint32_t slots;
+    struct ledger_row *chunks[MANAGER_INSTANCES_MAX / LEDGER_CHUNK];
+    uint32_t ids[LEDGER_BUCKETS]; /* slot + 1 of the first row, 0: none */
+    uint32_t labels[LEDGER_BUCKETS];
+    struct tree tree;
+    uint32_t first_dirty, last_dirty, dirty_count;
+};
+
+void ledger_close(struct ledger *ledger);
+
+/* A new domain; its first store is due. out is zeroed or closed. ERR_NO_MEMORY, ERR_CRYPTO. */
+struct err ledger_new(const struct ledger_owner *owner, struct ledger *out);
+
+/*
+ * Begins to load. The errors of master_open; of blob_open; ERR_LEDGER_OTHER_IMAGE, ERR_DOWNGRADE.
+ */
+struct err ledger_open(const struct ledger_owner *owner, struct span master, struct span head, struct ledger *out);
+
+/* What an old manager gives to the new one. */
+struct ledger_inheritance {
+    struct instance_id domain;
+    uint8_t master[MASTER_SIZE];
+    uint8_t head[SHA256_SIZE];          /* hash of the newest head */
+    uint8_t predecessor[SGX_HASH_SIZE]; /* the old manager */
+};
+
+/* The same with what the old manager gave; head has to be the very one that it names. ERR_LEDGER_ROOT. */
+struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_inheritance *from, struct span head,
+                          struct ledger *out);
+
+/* The row of the next slot. ERR_LEDGER_ROOT, the errors of blob_open, ERR_LEDGER_OTHER_IMAGE, ERR_NO_MEMORY. */
+struct err ledger_load_row(struct ledger *ledger, struct span blob);
+/* All rows were given. ERR_LEDGER_ROOT. What is not sealed by this enclave is marked as changed. */
+struct err ledger_loaded(struct ledger *ledger);
+
+struct ledger_row *ledger_at(const struct ledger *ledger, uint32_t slot);
+/* NULL if there is none; a tombstone is one. */
+struct ledger_row *ledger_find(const struct ledger *ledger, const struct instance_id *id);
+/* ERR_LABEL_TAKEN if a living instance has the label, or if it is a UUID and was an id or a label ever. */
+struct err ledger_check_label(const struct ledger *ledger, const char *label);
+
+/* Adds a row, which has its id and label, as the last slot. ERR_LEDGER_FULL, ERR_NO_MEMORY. */
+struct err ledger_add(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row);
+/* The row was changed: it goes into a store, and row->store says into which. */
+void ledger_changed(struct ledger *ledger, struct ledger_row *row);
+
+/* True if there is something to store and nothing under way. */
+bool ledger_store_due(const struct ledger *ledger);
+/* Writes MANAGER_EFFECT_STORE's payload, at most LEDGER_STORE_MAX bytes. ERR_CRYPTO: the ledger cannot be used any
+ * more. */
+struct err ledger_store(struct ledger *ledger, struct writer *out);
+/* The store of this number is durable. ERR_BAD_VALUE if it is not the one under way. */
+struct err ledger_stored(struct ledger *ledger, uint64_t number);

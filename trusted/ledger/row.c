@@ -1,0 +1,105 @@
+#include "trusted/ledger/row.h"
+
+#include <string.h>
+
+static bool is_zero(const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i]) return false;
+    return true;
+}
+
+bool row_has_owner(const struct ledger_row *row)
+{
+    return !is_zero(row->owner, sizeof row->owner);
+}
+
+bool row_has_front_key(const struct ledger_row *row)
+{
+    return !is_zero(row->front_key, sizeof row->front_key);
+}
+
+static bool is_alphanumeric(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+struct err row_check_label(const char label[MANAGER_LABEL_SIZE])
+{
+    size_t size = strnlen(label, MANAGER_LABEL_SIZE);
+    ENSURE(size > 0 && size < MANAGER_LABEL_SIZE, LABEL_BAD);
+    ENSURE(is_zero((const uint8_t *)label + size, MANAGER_LABEL_SIZE - size), LABEL_BAD);
+    ENSURE(is_alphanumeric(label[0]), LABEL_BAD);
+    for (size_t i = 0; i < size; i++)
+        ENSURE(is_alphanumeric(label[i]) || label[i] == '.' || label[i] == '_' || label[i] == '-', LABEL_BAD);
+    return OK;
+}
+
+struct err row_write(const struct ledger_row *row, struct writer *out)
+{
+    TRY(write_u32(out, row->slot));
+    TRY(write_u8(out, (uint8_t)row->state));
+    TRY(write_u8(out, row_has_owner(row)));
+    TRY(write_u8(out, row_has_front_key(row)));
+    TRY(write_u8(out, ROW_ORIGIN_HERE));
+    TRY(write_bytes(out, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_bytes(out, row->label, sizeof row->label));
+    TRY(write_u64(out, row->epoch));
+    TRY(write_u64(out, row->start));
+    TRY(write_u64(out, row->version));
+    TRY(write_u64(out, row->created));
+    TRY(write_u64(out, row->deaths));
+    TRY(write_bytes(out, row->digest, sizeof row->digest));
+    TRY(write_bytes(out, row->owner, sizeof row->owner));
+    TRY(write_bytes(out, row->front_key, sizeof row->front_key));
+    return write_bytes(out, row->holder, sizeof row->holder);
+}
+
+struct err row_write_public(const struct ledger_row *row, struct writer *out)
+{
+    TRY(row_write(row, out));
+    TRY(write_bytes(out, row->sealed_by, sizeof row->sealed_by));
+    return write_bytes(out, row->provisioned_by, sizeof row->provisioned_by);
+}
+
+struct err row_write_sealed(const struct ledger_row *row, struct writer *out)
+{
+    TRY(row_write_public(row, out));
+    return write_bytes(out, row->root_key, sizeof row->root_key);
+}
+
+struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
+{
+    struct reader r = reader_of(plaintext);
+    struct ledger_row row = {0};
+    uint8_t state = 0;
+    uint8_t has_owner = 0;
+    uint8_t has_front_key = 0;
+    uint8_t origin = 0;
+    TRY(read_u32(&r, &row.slot));
+    TRY(read_u8(&r, &state));
+    TRY(read_u8(&r, &has_owner));
+    TRY(read_u8(&r, &has_front_key));
+    TRY(read_u8(&r, &origin));
+    TRY(read_bytes(&r, row.id.bytes, sizeof row.id.bytes));
+    TRY(read_bytes(&r, row.label, sizeof row.label));
+    TRY(read_u64(&r, &row.epoch));
+    TRY(read_u64(&r, &row.start));
+    TRY(read_u64(&r, &row.version));
+    TRY(read_u64(&r, &row.created));
+    TRY(read_u64(&r, &row.deaths));
+    TRY(read_bytes(&r, row.digest, sizeof row.digest));
+    TRY(read_bytes(&r, row.owner, sizeof row.owner));
+    TRY(read_bytes(&r, row.front_key, sizeof row.front_key));
+    TRY(read_bytes(&r, row.holder, sizeof row.holder));
+    TRY(read_bytes(&r, row.sealed_by, sizeof row.sealed_by));
+    TRY(read_bytes(&r, row.provisioned_by, sizeof row.provisioned_by));
+    TRY(read_bytes(&r, row.root_key, sizeof row.root_key));
+    TRY(reader_end(&r));
+    row.state = state;
+    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED && origin == ROW_ORIGIN_HERE, BAD_VALUE);
+    ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
+    ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);
+    *out = row;
+    return OK;
+}

@@ -1,0 +1,508 @@
+#include "trusted/manager/channels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "crypto/hkdf.h"
+#include "trusted/manager/effect.h"
+#include "trusted/manager/image.h"
+#include "trusted/manager/lifecycle.h"
+#include "trusted/manager/manager.h"
+
+enum channel_step {
+    STEP_CHALLENGED,
+    STEP_ADMITTING, /* its start waits for its store */
+    STEP_OPEN,
+    STEP_REATTACHED,
+    STEP_ACCEPTED,
+    STEP_COUNT,
+};
+
+enum due { DUE_ADMISSION = 1, DUE_ANCHORED = 2, DUE_LEASE = 4 };
+
+struct channel {
+    struct peer peer; /* first: it wants the alignment of a TARGETINFO */
+    void *memory;     /* what malloc gave */
+    struct channel *next;
+    struct channel *next_due;
+    uint64_t number;
+    uint32_t slot;
+    enum channel_step step;
+    unsigned due;       /* enum due, */
+    uint64_t due_store; /* which waits for this store */
+    uint64_t lease;     /* the number that was asked with */
+    bool ready;         /* READY was said */
+    uint8_t front_share[X25519_SIZE];
+};
+
+static struct channel **find(struct channels *channels, uint64_t number)
+{
+    struct channel **place = &channels->buckets[number % CHANNEL_BUCKETS];
+    while (*place && (*place)->number != number)
+        place = &(*place)->next;
+    return place;
+}
+
+static struct ledger_row *row_of(const struct manager *manager, const struct channel *channel)
+{
+    return ledger_at(&manager->ledger, channel->slot);
+}
+
+static void free_channel(struct channel *channel)
+{
+    void *memory = channel->memory;
+    peer_close(&channel->peer);
+    wipe(channel, sizeof *channel);
+    free(memory);
+}
+
+static void forget_due(struct channels *channels, const struct channel *channel)
+{
+    for (struct channel **place = &channels->due; *place; place = &(*place)->next_due) {
+        if (*place != channel) continue;
+        *place = channel->next_due;
+        return;
+    }
+}
+
+static void remove_channel(struct channels *channels, struct channel **place)
+{
+    struct channel *channel = *place;
+    if (channel->due) forget_due(channels, channel);
+    *place = channel->next;
+    channels->count--;
+    free_channel(channel);
+}
+
+static struct err add_channel(struct manager *manager, uint64_t number, const struct ledger_row *row,
+                              struct channel **out_channel)
+{
+    struct channels *channels = &manager->channels;
+    struct channel **place = find(channels, number);
+    ENSURE(number != 0 && !*place, BAD_VALUE);
+    ENSURE(channels->count < MANAGER_CHANNELS_MAX, NO_MEMORY);
+    const size_t alignment = _Alignof(struct channel);
+    uint8_t *memory = malloc(sizeof(struct channel) + alignment - 1);
+    ENSURE(memory, NO_MEMORY);
+    struct channel *channel = (void *)(((uintptr_t)memory + alignment - 1) & ~(uintptr_t)(alignment - 1));
+    *channel = (struct channel){.memory = memory, .number = number, .slot = row->slot};
+    *place = channel;
+    channels->count++;
+    *out_channel = channel;
+    return OK;
+}
+
+static struct err put_message(struct manager *manager, const struct channel *channel, uint64_t store,
+                              struct span message, struct writer *out)
+{
+    uint8_t number[sizeof(uint64_t)];
+    struct writer w = writer_of(number, sizeof number);
+    TRY(write_u64(&w, channel->number));
+    const struct span parts[] = {writer_span(&w), message};
+    return outbox_put(manager, store, MANAGER_EFFECT_SEND, parts, 2, out);
+}
+
+/* An event of K1 that names the channel and the instance. */
+static struct err put_event(struct manager *manager, const struct channel *channel, enum manager_event event,
+                            uint16_t code, uint64_t store, struct writer *out)
+{
+    uint8_t bytes[MANAGER_K1_HEADER_SIZE + sizeof(uint64_t) + INSTANCE_ID_SIZE];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    const struct ledger_row *row = row_of(manager, channel);
+    TRY(write_u16(&w, event));
+    TRY(write_u16(&w, code));
+    TRY(write_u32(&w, 0));
+    TRY(write_u64(&w, 0));
+    TRY(write_u64(&w, channel->number));
+    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    const struct span parts[] = {writer_span(&w)};
+    return outbox_put(manager, store, MANAGER_EFFECT_RECORD, parts, 1, out);
+}
+
+/* A refusal depends on no store: it takes away, and gives nothing. */
+static struct err refuse(struct manager *manager, struct channel **place, uint16_t code, struct writer *out)
+{
+    uint8_t bytes[2 * sizeof(uint64_t)];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    TRY(write_u64(&w, (*place)->number));
+    TRY(write_u64(&w, code)); /* u16, u8[6] 0 */
+    const struct span parts[] = {writer_span(&w)};
+    TRY(put_event(manager, *place, MANAGER_REFUSED, code, 0, out));
+    remove_channel(&manager->channels, place);
+    return outbox_put(manager, 0, MANAGER_EFFECT_CLOSE, parts, 1, out);
+}
+
+static struct err challenge(struct manager *manager, struct channel *channel, const struct ledger_row *row,
+                            struct writer *out)
+{
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    TRY(peer_challenge(&manager->crypto, &row->id, row->start + 1, manager->ledger.durable_head, &channel->peer, &w));
+    return put_message(manager, channel, row->store, writer_span(&w), out);
+}
+
+struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
+                          const uint8_t front_share[X25519_SIZE], struct writer *out)
+{
+    struct channel *channel = NULL;
+    TRY(add_channel(manager, number, row, &channel));
+    channel->step = STEP_CHALLENGED;
+    memcpy(channel->front_share, front_share, sizeof channel->front_share);
+    struct err err = challenge(manager, channel, row, out);
+    if (err.code) remove_channel(&manager->channels, find(&manager->channels, number));
+    return err;
+}
+
+struct err channel_reattach(struct manager *manager, uint64_t number, const struct ledger_row *row)
+{
+    struct channel *channel = NULL;
+    TRY(add_channel(manager, number, row, &channel));
+    channel->step = STEP_REATTACHED;
+    return OK;
+}
+
+void channel_detach(struct manager *manager, uint64_t number)
+{
+    struct channel **place = find(&manager->channels, number);
+    if (*place) remove_channel(&manager->channels, place);
+}
+
+/* ---- what waits for a store, or not ---- */
+
+static struct err say(struct manager *manager, struct channel *channel, enum peer_word word, struct span fields,
+                      struct writer *out)
+{
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    TRY(peer_send(&channel->peer, word, fields, &w));
+    return put_message(manager, channel, 0, writer_span(&w), out);
+}
+
+struct provision {
+    uint8_t bytes[PEER_PROVISION_SIZE];
+};
+
+static void provision_wipe(struct provision *provision)
+{
+    wipe(provision, sizeof *provision);
+}
+
+static enum link_kind link_kind_of(const struct ledger_row *row)
+{
+    return row_has_front_key(row) ? LINK_K2_ENROLLED : LINK_K2_NAMED;
+}
+
+/* By the master secret and not by the root key, which an enclave that was fenced knows as well. */
+static struct err resumption_of(const struct manager *manager, const struct ledger_row *row,
+                                struct peer_resumption *out)
+{
+    static const char label[] = "vtpm resumption";
+    uint8_t info[sizeof label - 1 + 2 * sizeof(uint64_t) + ED25519_PUBLIC_SIZE];
+    struct writer w = writer_of(info, sizeof info);
+    *out = (struct peer_resumption){.instance = row->id, .epoch = row->epoch, .start = row->start};
+    memcpy(out->holder, row->holder, sizeof out->holder);
+    TRY(write_bytes(&w, label, sizeof label - 1));
+    TRY(write_u64(&w, row->epoch));
+    TRY(write_u64(&w, row->start));
+    TRY(write_bytes(&w, row->holder, sizeof row->holder));
+    const struct span master = span_of(manager->ledger.master, sizeof manager->ledger.master);
+    return hkdf_sha256(&manager->crypto, master, span_of(row->id.bytes, sizeof row->id.bytes), writer_span(&w),
+                       out->key, sizeof out->key);
+}
+
+static void resumption_wipe(struct peer_resumption *known)
+{
+    wipe(known, sizeof *known);
+}
+
+static struct err write_provision(const struct manager *manager, const struct ledger_row *row,
+                                  const uint8_t front_share[X25519_SIZE], struct writer *w)
+{
+    struct peer_resumption known DEFER(resumption_wipe) = {0};
+    TRY(resumption_of(manager, row, &known));
+    uint8_t *padding = NULL;
+    TRY(write_bytes(w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(w, row->epoch));
+    TRY(write_u64(w, row->start));
+    TRY(write_u8(w, row->version ? PEER_MODE_OPEN : PEER_MODE_NEW));
+    TRY(write_u8(w, (uint8_t)link_kind_of(row)));
+    TRY(write_zeros(w, 6, &padding));
+    TRY(write_bytes(w, row->root_key, sizeof row->root_key));
+    TRY(write_bytes(w, known.key, sizeof known.key));
+    TRY(write_bytes(w, row->sealed_by, sizeof row->sealed_by));
+    TRY(write_u64(w, row->version));
+    TRY(write_bytes(w, row->digest, sizeof row->digest));
+    TRY(write_bytes(w, front_share, X25519_SIZE));
+    return write_bytes(w, row->front_key, sizeof row->front_key);
+}
+
+static struct err say_admission(struct manager *manager, struct channel *channel, struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    TRY(peer_admit(&manager->crypto, &channel->peer, &w));
+    TRY(put_message(manager, channel, 0, writer_span(&w), out));
+
+    struct provision provision DEFER(provision_wipe) = {0};
+    w = writer_of(provision.bytes, sizeof provision.bytes);
+    TRY(write_provision(manager, row, channel->front_share, &w));
+    TRY(say(manager, channel, PEER_PROVISION, writer_span(&w), out));
+
+    uint8_t state[2 * sizeof(uint64_t) + INSTANCE_ID_SIZE];
+    w = writer_of(state, sizeof state);
+    TRY(write_u64(&w, channel->number));
+    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(&w, row->version));
+    const struct span parts[] = {writer_span(&w)};
+    channel->step = STEP_OPEN;
+    return outbox_put(manager, 0, MANAGER_EFFECT_STATE, parts, 1, out);
+}
+
+static struct err say_anchored(struct manager *manager, struct channel *channel, struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    uint8_t fields[sizeof(uint64_t) + SHA256_SIZE];
+    struct writer w = writer_of(fields, sizeof fields);
+    TRY(write_u64(&w, row->version));
+    TRY(write_bytes(&w, row->digest, sizeof row->digest));
+    return say(manager, channel, PEER_ANCHORED, writer_span(&w), out);
+}
+
+static struct err say_lease(struct manager *manager, struct channel *channel, struct writer *out)
+{
+    uint8_t fields[sizeof(uint64_t)];
+    struct writer w = writer_of(fields, sizeof fields);
+    TRY(write_u64(&w, channel->lease));
+    return say(manager, channel, PEER_LEASE, writer_span(&w), out);
+}
+
+static struct err say_due(struct manager *manager, struct channel *channel, struct writer *out)
+{
+    unsigned due = channel->due;
+    channel->due = 0;
+    if (due & DUE_ADMISSION) TRY(say_admission(manager, channel, out));
+    if (due & DUE_ANCHORED) TRY(say_anchored(manager, channel, out));
+    if (due & DUE_LEASE) TRY(say_lease(manager, channel, out));
+    return OK;
+}
+
+/* Says it when what the row says is durable: at once if it is. */
+static struct err owe(struct manager *manager, struct channel *channel, enum due due, struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    if (!channel->due) {
+        channel->next_due = manager->channels.due;
+        manager->channels.due = channel;
+    }
+    channel->due |= due;
+    channel->due_store = row->store;
+    if (row->store > manager->ledger.durable) return OK;
+    forget_due(&manager->channels, channel);
+    return say_due(manager, channel, out);
+}
+
+/* A row that was changed again has a later store, but it was durable in between with what is owed. */
+struct err channels_release(struct manager *manager, struct writer *out)
+{
+    struct channel **place = &manager->channels.due;
+    while (*place) {
+        struct channel *channel = *place;
+        if (channel->due_store > manager->ledger.durable) {
+            place = &channel->next_due;
+            continue;
+        }
+        *place = channel->next_due;
+        TRY(manager_broken(manager, say_due(manager, channel, out)));
+    }
+    return OK;
+}
+
+/* ---- what an instance may say ---- */
+
+static struct err take_proof(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
+{
+    struct ledger_row *row = row_of(manager, channel);
+    TRY(peer_check_proof(&manager->crypto, &channel->peer, message, manager_image()->instance));
+    TRY(lifecycle_check(row, ACT_ADMIT));
+    /* Another enclave of this instance may have come and gone since the challenge. */
+    ENSURE(channel->peer.transcript.start == row->start + 1, FENCED);
+
+    lifecycle_step(row, ACT_ADMIT);
+    row->start++;
+    memcpy(row->holder, channel->peer.transcript.holder, sizeof row->holder);
+    memcpy(row->provisioned_by, manager->own.MRENCLAVE, sizeof row->provisioned_by);
+    ledger_changed(&manager->ledger, row);
+    channel->step = STEP_ADMITTING;
+    return owe(manager, channel, DUE_ADMISSION, out);
+}
+
+static struct err take_resume(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    TRY(lifecycle_check(row, ACT_SERVE));
+    struct peer_resumption known DEFER(resumption_wipe) = {0};
+    TRY(resumption_of(manager, row, &known));
+    uint8_t answer[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(answer, sizeof answer);
+    TRY(peer_accept(&manager->crypto, message, &known, &channel->peer, &w));
+    channel->step = STEP_ACCEPTED;
+    return put_message(manager, channel, row->store, writer_span(&w), out);
+}
+
+/* One session for one holder: an older one is over. */
+static struct err end_older(struct manager *manager, const struct channel *newer, struct writer *out)
+{
+    for (size_t i = 0; i < CHANNEL_BUCKETS; i++) {
+        struct channel **place = &manager->channels.buckets[i];
+        while (*place) {
+            struct channel *channel = *place;
+            if (channel != newer && channel->slot == newer->slot)
+                TRY(refuse(manager, place, ERR_LINK_CLOSED, out));
+            else
+                place = &channel->next;
+        }
+    }
+    return OK;
+}
+
+static struct err take_confirm(struct manager *manager, struct channel *channel, struct span message,
+                               struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    TRY(lifecycle_check(row, ACT_SERVE));
+    struct peer_resumption known DEFER(resumption_wipe) = {0};
+    TRY(resumption_of(manager, row, &known));
+    TRY(peer_check_confirmation(&manager->crypto, &known, &channel->peer, message));
+    channel->step = STEP_OPEN;
+    channel->ready = true; /* before that there is nothing to resume */
+    TRY(end_older(manager, channel, out));
+    return put_event(manager, channel, MANAGER_RESUMED, 0, row->store, out);
+}
+
+static struct err take_ready(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+{
+    const struct ledger_row *row = row_of(manager, channel);
+    ENSURE(fields.size == X25519_SIZE, BAD_VALUE);
+    ENSURE(!channel->ready, LINK_ORDER);
+    channel->ready = true;
+    uint8_t event[MANAGER_K1_HEADER_SIZE + INSTANCE_ID_SIZE + 24 + X25519_SIZE + 2 * SGX_HASH_SIZE];
+    uint8_t *padding = NULL;
+    struct writer w = writer_of(event, sizeof event);
+    TRY(write_u16(&w, MANAGER_STARTED));
+    TRY(write_zeros(&w, 14, &padding));
+    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(&w, row->epoch));
+    TRY(write_u64(&w, row->start));
+    TRY(write_u64(&w, link_kind_of(row))); /* u8, u8[7] 0 */
+    TRY(write_span(&w, fields));
+    TRY(write_bytes(&w, manager->own.MRENCLAVE, SGX_HASH_SIZE));
+    TRY(write_bytes(&w, channel->peer.other_program, SGX_HASH_SIZE));
+    const struct span parts[] = {writer_span(&w)};
+    return outbox_put(manager, row->store, MANAGER_EFFECT_RECORD, parts, 1, out);
+}
+
+static struct err take_commit(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+{
+    struct ledger_row *row = row_of(manager, channel);
+    struct reader r = reader_of(fields);
+    uint64_t version = 0;
+    struct span digest;
+    TRY(read_u64(&r, &version));
+    TRY(read_span(&r, SHA256_SIZE, &digest));
+    TRY(reader_end(&r));
+    if (version == row->version && version != 0) { /* said again */
+        ENSURE(memcmp(digest.data, row->digest, SHA256_SIZE) == 0, STATE_OLD);
+        return owe(manager, channel, DUE_ANCHORED, out);
+    }
+    ENSURE(version > row->version, STATE_OLD);
+    ENSURE(version == row->version + 1, BAD_VALUE);
+    ENSURE(!(channel->due & DUE_ANCHORED), LINK_ORDER);
+    row->version = version;
+    memcpy(row->digest, digest.data, sizeof row->digest);
+    memcpy(row->sealed_by, row->provisioned_by, sizeof row->sealed_by);
+    ledger_changed(&manager->ledger, row);
+    return owe(manager, channel, DUE_ANCHORED, out);
+}
+
+static struct err take_ask_lease(struct manager *manager, struct channel *channel, struct span fields,
+                                 struct writer *out)
+{
+    struct reader r = reader_of(fields);
+    TRY(read_u64(&r, &channel->lease));
+    TRY(reader_end(&r));
+    return owe(manager, channel, DUE_LEASE, out);
+}
+
+static struct err take_word(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
+{
+    static const struct {
+        enum peer_word word;
+        struct err (*take)(struct manager *, struct channel *, struct span fields, struct writer *);
+    } words[] = {
+        {PEER_READY, take_ready},
+        {PEER_COMMIT, take_commit},
+        {PEER_ASK_LEASE, take_ask_lease},
+    };
+    uint8_t plaintext[PEER_MESSAGE_MAX];
+    enum peer_word word = 0;
+    struct span fields;
+    TRY(peer_receive(&channel->peer, message, &word, plaintext, &fields));
+    TRY(lifecycle_check(row_of(manager, channel), ACT_SERVE));
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i].word == word) return words[i].take(manager, channel, fields, out);
+    return FAIL(LINK_ORDER);
+}
+
+static struct err take_message(struct manager *manager, struct channel *channel, struct span message,
+                               struct writer *out)
+{
+    static const struct {
+        uint8_t kind; /* the message's first byte */
+        struct err (*take)(struct manager *, struct channel *, struct span message, struct writer *);
+    } allowed[STEP_COUNT] = {
+        [STEP_CHALLENGED] = {PEER_PROOF, take_proof},
+        [STEP_OPEN] = {RECORD_DATA, take_word},
+        [STEP_REATTACHED] = {PEER_RESUME, take_resume},
+        [STEP_ACCEPTED] = {PEER_CONFIRM, take_confirm},
+    };
+    ENSURE(message.size > 0, TRUNCATED);
+    ENSURE(message.size <= PEER_MESSAGE_MAX, TOO_LARGE);
+    ENSURE(allowed[channel->step].take && allowed[channel->step].kind == message.data[0], LINK_ORDER);
+    return allowed[channel->step].take(manager, channel, message, out);
+}
+
+struct err channel_message(struct manager *manager, uint64_t number, struct span message, struct writer *out)
+{
+    struct channel *channel = *find(&manager->channels, number);
+    ENSURE(channel, LINK_CLOSED);
+    struct err err = take_message(manager, channel, message, out);
+    if (!err.code) return OK;
+    struct channel **place = find(&manager->channels, number);
+    return refuse(manager, place, err.code, out);
+}
+
+struct err channels_end(struct manager *manager, const struct ledger_row *row, uint16_t code, struct writer *out)
+{
+    for (size_t i = 0; i < CHANNEL_BUCKETS; i++) {
+        struct channel **place = &manager->channels.buckets[i];
+        while (*place) {
+            bool meant = (*place)->slot == row->slot && (code || (*place)->step == STEP_OPEN);
+            if (!meant)
+                place = &(*place)->next;
+            else if (code)
+                TRY(refuse(manager, place, code, out));
+            else
+                remove_channel(&manager->channels, place);
+        }
+    }
+    return OK;
+}
+
+void channels_close(struct channels *channels)
+{
+    for (size_t i = 0; i < CHANNEL_BUCKETS; i++)
+        while (channels->buckets[i])
+            remove_channel(channels, &channels->buckets[i]);
+}

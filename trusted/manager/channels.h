@@ -1,0 +1,44 @@
+/*
+ * Instance enclaves on the host's channels: their peer sessions, and what each may say.
+ *
+ *   CHALLENGED ──PROOF──► ADMITTING ──stored──► OPEN          REATTACHED ──RESUME──► ACCEPTED ──CONFIRM──► OPEN
+ *
+ * Guarantees: an enclave gets keys only after its start is durable in the ledger; only the recorded holder's session is
+ * heard; a message that is not allowed there ends the channel, and the host is told why. What waits for a store is at
+ * most one of each kind per channel.
+ */
+#pragma once
+
+#include "base/bytes.h"
+#include "trusted/ledger/row.h"
+
+#define CHANNEL_BUCKETS 1024u
+
+struct manager;
+struct channel;
+
+struct channels {
+    struct channel *buckets[CHANNEL_BUCKETS];
+    struct channel *due; /* those that wait for a store */
+    uint32_t count;
+};
+
+/* The row allows a start and an enclave is there. ERR_BAD_VALUE: the channel is in use; ERR_NO_MEMORY: too many. */
+struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
+                          const uint8_t front_share[X25519_SIZE], struct writer *out);
+/* A holder is back; its RESUME follows. The same errors. */
+struct err channel_reattach(struct manager *manager, uint64_t number, const struct ledger_row *row);
+/* Nothing if there is no such channel. */
+void channel_detach(struct manager *manager, uint64_t number);
+
+/* One message from a channel. ERR_LINK_CLOSED if there is no such channel. Whatever is wrong with the message itself
+ * ends the channel and is an effect. */
+struct err channel_message(struct manager *manager, uint64_t number, struct span message, struct writer *out);
+
+/* Ends every channel of a row, with an effect each; for 0 only the holder's session, without a word. */
+struct err channels_end(struct manager *manager, const struct ledger_row *row, uint16_t code, struct writer *out);
+
+/* Says what waited for a store that is durable now. */
+struct err channels_release(struct manager *manager, struct writer *out);
+
+void channels_close(struct channels *channels);

@@ -1,0 +1,361 @@
+/*
+ * The program of the manager enclave: it decides who an instance is, who holds it, and which of its states is the
+ * newest, and says so only when the ledger that says so is durable (abi/manager.h draws its states).
+ *
+ * Guarantees: one start in the enclave's life; nothing that depends on a store leaves before MANAGER_STORED has named
+ * that store; a record of K1 or of a peer session that is not right changes nothing but the session. Not guaranteed:
+ * that the ledger it opens is the newest that there was, nor that the host stored what it says it stored.
+ */
+#include "trusted/manager/manager.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "trusted/crypto/seed.h"
+#include "trusted/door/door.h"
+#include "trusted/manager/effect.h"
+#include "trusted/manager/image.h"
+#include "trusted/manager/verbs.h"
+#include "trusted/runtime/cpuid.h"
+#include "trusted/runtime/sgx.h"
+#include "trusted/session/report.h"
+
+#define STATE_BIT(state) (UINT32_C(1) << MANAGER_STATE_##state)
+
+#define PRIMING_SIZE     (CAPABILITY_HINTS_SIZE + HOST_ENTROPY_SIZE)
+
+static struct manager root;
+
+/* An error behind the point where anything was begun is the end of this enclave. */
+static struct err fail_if(struct manager *manager, struct err err)
+{
+    if (err.code) {
+        ledger_close(&manager->ledger);
+        channels_close(&manager->channels);
+        outbox_close(&manager->outbox);
+        link_close(&manager->k1);
+        wipe(&manager->handover, sizeof manager->handover);
+        manager->state = MANAGER_STATE_FAILED;
+    }
+    return err;
+}
+
+/* The end of each call of a running manager. */
+static struct err end_call(struct manager *manager, struct writer *out)
+{
+    if (manager->state == MANAGER_STATE_FAILED) return fail_if(manager, FAIL(ENCLAVE_DEAD));
+    if (!ledger_store_due(&manager->ledger)) return OK;
+    static uint8_t store[LEDGER_STORE_MAX];
+    struct writer w = writer_of(store, sizeof store);
+    struct writer payload;
+    TRY(fail_if(manager, ledger_store(&manager->ledger, &w)));
+    TRY(fail_if(manager, effect_begin(out, MANAGER_EFFECT_STORE, w.size, &payload)));
+    return fail_if(manager, write_span(&payload, writer_span(&w)));
+}
+
+/* ---- the beginning ---- */
+
+/* What comes first in START and GREET. */
+struct priming {
+    uint32_t hints[CAPABILITY_HINTS_SIZE / sizeof(uint32_t)];
+    uint8_t entropy[HOST_ENTROPY_SIZE];
+    uint8_t share[X25519_SIZE];
+};
+
+static struct err read_priming(struct reader *r, struct priming *out)
+{
+    for (size_t i = 0; i < sizeof out->hints / sizeof *out->hints; i++)
+        TRY(read_u32(r, &out->hints[i]));
+    TRY(read_bytes(r, out->entropy, sizeof out->entropy));
+    return read_bytes(r, out->share, sizeof out->share);
+}
+
+/* The first use of libcrypto in the enclave's life. */
+static struct err init_crypto(struct manager *manager, const struct priming *priming)
+{
+    static const struct sgx_targetinfo nobody; /* the REPORT is read here, and verified nowhere */
+    static const uint8_t no_data[SGX_REPORTDATA_SIZE];
+    sgx_ereport(&nobody, no_data, &manager->own);
+    cpuid_set_hints(priming->hints, manager->own.ATTRIBUTES.XFRM);
+    TRY(crypto_init(&manager->crypto));
+    return crypto_seed(&manager->crypto, span_of(priming->entropy, sizeof priming->entropy));
+}
+
+static struct ledger_owner ledger_owner_of(const struct manager *manager)
+{
+    return (struct ledger_owner){
+        .crypto = &manager->crypto, .own = manager->own, .security_version = manager_image()->security_version};
+}
+
+static void wipe_x25519_key(struct x25519_key *key)
+{
+    wipe(key, sizeof *key);
+}
+
+/* The first word on K1: this enclave's share comes out of its first entry, by which vtpmd knows it. */
+static struct err open_k1(struct manager *manager, const struct priming *priming, struct writer *out)
+{
+    struct x25519_key own DEFER(wipe_x25519_key) = {0};
+    struct link_binding binding = {.kind = LINK_K1};
+    struct writer payload;
+    memcpy(binding.manager, manager->own.MRENCLAVE, sizeof binding.manager);
+    TRY(x25519_generate(&manager->crypto, &own));
+    struct link_keys keys = {.own = &own, .peer = priming->share};
+    TRY(link_open(&manager->crypto, LINK_ENCLAVE, &binding, &keys, &manager->k1));
+    TRY(effect_begin(out, MANAGER_EFFECT_LINK, X25519_SIZE + SGX_HASH_SIZE, &payload));
+    TRY(write_bytes(&payload, own.public, X25519_SIZE));
+    TRY(write_bytes(&payload, manager->own.MRENCLAVE, SGX_HASH_SIZE));
+    TRY(effect_begin(out, MANAGER_EFFECT_RECORD, RECORD_OVERHEAD + SHA256_SIZE, &payload));
+    return link_finish(&manager->k1, &payload);
+}
+
+struct start {
+    uint32_t mode;
+    struct priming priming;
+    struct span master;
+    struct span head;
+};
+
+static struct err read_blob(struct reader *r, struct span *out)
+{
+    uint32_t size = 0;
+    TRY(read_u32(r, &size));
+    return read_span(r, size, out);
+}
+
+static struct err parse_start(struct span body, struct start *out)
+{
+    struct reader r = reader_of(body);
+    TRY(read_u32(&r, &out->mode));
+    TRY(read_priming(&r, &out->priming));
+    ENSURE(out->mode == MANAGER_START_NEW || out->mode == MANAGER_START_OPEN, BAD_VALUE);
+    if (out->mode == MANAGER_START_OPEN) {
+        TRY(read_blob(&r, &out->master));
+        TRY(read_blob(&r, &out->head));
+        ENSURE(out->master.size > 0 && out->head.size > 0, STATE_MISSING);
+    }
+    return reader_end(&r);
+}
+
+static struct err start_manager(struct manager *manager, const struct start *start, struct writer *out)
+{
+    TRY(init_crypto(manager, &start->priming));
+    struct ledger_owner owner = ledger_owner_of(manager);
+    if (start->mode == MANAGER_START_NEW)
+        TRY(ledger_new(&owner, &manager->ledger));
+    else
+        TRY(ledger_open(&owner, start->master, start->head, &manager->ledger));
+    manager->state = start->mode == MANAGER_START_NEW ? MANAGER_STATE_RUNNING : MANAGER_STATE_LOADING;
+    return open_k1(manager, &start->priming, out);
+}
+
+static struct err call_start(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    struct start start = {0};
+    TRY(parse_start(body, &start));
+    TRY(fail_if(manager, start_manager(manager, &start, out)));
+    return manager->state == MANAGER_STATE_RUNNING ? end_call(manager, out) : OK;
+}
+
+static struct err load_rows(struct manager *manager, struct reader *r)
+{
+    uint32_t count = 0;
+    TRY(read_u32(r, &count));
+    for (uint32_t i = 0; i < count; i++) {
+        struct span blob;
+        TRY(read_blob(r, &blob));
+        TRY(ledger_load_row(&manager->ledger, blob));
+    }
+    return reader_end(r);
+}
+
+static struct err call_rows(void *ctx, struct span body, struct writer *out)
+{
+    struct reader r = reader_of(body);
+    (void)out;
+    return fail_if(ctx, load_rows(ctx, &r));
+}
+
+static struct err call_loaded(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    (void)body; /* the table says that it is empty */
+    TRY(fail_if(manager, ledger_loaded(&manager->ledger)));
+    manager->state = MANAGER_STATE_RUNNING;
+    return end_call(manager, out);
+}
+
+/* ---- running ---- */
+
+static struct err call_record(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    static uint8_t plaintext[RECORD_MAX];
+    enum link_event event = LINK_ENDED;
+    size_t size = 0;
+    TRY(link_receive(&manager->k1, body, &event, plaintext, &size));
+    struct err err = event == LINK_DATA ? verbs_request(manager, span_of(plaintext, size), out) : OK;
+    wipe(plaintext, size);
+    TRY(err);
+    return end_call(manager, out);
+}
+
+static struct err call_peer(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    struct reader r = reader_of(body);
+    uint64_t channel = 0;
+    TRY(read_u64(&r, &channel));
+    TRY(channel_message(manager, channel, span_of(r.next, r.left), out));
+    return end_call(manager, out);
+}
+
+static struct err call_stored(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    struct reader r = reader_of(body);
+    uint64_t number = 0;
+    TRY(read_u64(&r, &number));
+    TRY(reader_end(&r));
+    TRY(ledger_stored(&manager->ledger, number));
+    TRY(fail_if(manager, channels_release(manager, out)));
+    TRY(fail_if(manager, outbox_release(manager, out)));
+    return end_call(manager, out);
+}
+
+/* ---- the upgrade ---- */
+
+static struct err write_message(struct span message, struct writer *out)
+{
+    struct writer payload;
+    TRY(effect_begin(out, MANAGER_EFFECT_MESSAGE, message.size, &payload));
+    return write_span(&payload, message);
+}
+
+static struct err call_who(void *ctx, struct span body, struct writer *out)
+{
+    const struct manager *manager = ctx;
+    struct sgx_targetinfo own;
+    /* EREPORT needs nothing of what a first call brings; START will bring it. */
+    ENSURE(body.size == (manager->state == MANAGER_STATE_BLANK ? PRIMING_SIZE : 0), BAD_VALUE);
+    report_own_target(&own);
+    return write_message(span_of(&own, REPORT_TARGET_SIZE), out);
+}
+
+static struct err greet(struct manager *manager, const struct priming *priming, const struct sgx_targetinfo *old,
+                        struct writer *out)
+{
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    TRY(init_crypto(manager, priming));
+    TRY(open_k1(manager, priming, out));
+    TRY(handover_greet(manager, old, &w));
+    manager->state = MANAGER_STATE_SUCCESSOR;
+    return write_message(writer_span(&w), out);
+}
+
+static struct err call_greet(void *ctx, struct span body, struct writer *out)
+{
+    struct reader r = reader_of(body);
+    struct priming priming;
+    struct span bytes;
+    struct sgx_targetinfo old;
+    TRY(read_priming(&r, &priming));
+    TRY(read_span(&r, REPORT_TARGET_SIZE, &bytes));
+    TRY(reader_end(&r));
+    TRY(report_parse_target(bytes, &old));
+    return fail_if(ctx, greet(ctx, &priming, &old, out));
+}
+
+/* The ledger's newest head has to be a durable one: the successor is told its hash. */
+static struct err call_give(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    struct reader r = reader_of(body);
+    struct span manifest;
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    TRY(read_span(&r, MANIFEST_SIZE, &manifest));
+    ENSURE(manager->ledger.durable == manager->ledger.version, CALL_BUSY);
+    TRY(handover_give(manager, manifest, span_of(r.next, r.left), &w));
+    TRY(write_message(writer_span(&w), out));
+    ledger_close(&manager->ledger);
+    channels_close(&manager->channels);
+    link_close(&manager->k1);
+    manager->state = MANAGER_STATE_HANDED_OVER;
+    return OK;
+}
+
+static void inheritance_wipe(struct ledger_inheritance *inheritance)
+{
+    wipe(inheritance, sizeof *inheritance);
+}
+
+static struct err take(struct manager *manager, struct span manifest, struct span gift, struct span head)
+{
+    struct ledger_inheritance inheritance DEFER(inheritance_wipe) = {0};
+    TRY(handover_take(manager, manifest, gift, &inheritance));
+    wipe(&manager->handover, sizeof manager->handover);
+    struct ledger_owner owner = ledger_owner_of(manager);
+    TRY(ledger_inherit(&owner, &inheritance, head, &manager->ledger));
+    manager->state = MANAGER_STATE_LOADING;
+    return OK;
+}
+
+static struct err call_take(void *ctx, struct span body, struct writer *out)
+{
+    struct reader r = reader_of(body);
+    struct span manifest;
+    struct span gift;
+    struct span head;
+    (void)out;
+    TRY(read_span(&r, MANIFEST_SIZE, &manifest));
+    TRY(read_blob(&r, &gift));
+    TRY(read_blob(&r, &head));
+    TRY(reader_end(&r));
+    return fail_if(ctx, take(ctx, manifest, gift, head));
+}
+
+/* ---- the table ---- */
+
+#define START_SIZE     (sizeof(uint32_t) + PRIMING_SIZE + X25519_SIZE)
+#define START_OPEN_MAX (START_SIZE + 2 * sizeof(uint32_t) + 4096u)
+#define GREET_SIZE     (PRIMING_SIZE + X25519_SIZE + REPORT_TARGET_SIZE)
+#define TAKE_MAX       (MANIFEST_SIZE + 2 * sizeof(uint32_t) + PEER_MESSAGE_MAX + 4096u)
+
+static const struct door_call calls[] = {
+    {MANAGER_START, STATE_BIT(BLANK), START_SIZE, START_OPEN_MAX, call_start},
+    {MANAGER_ROWS, STATE_BIT(LOADING), sizeof(uint32_t), CALL_BODY_MAX, call_rows},
+    {MANAGER_LOADED, STATE_BIT(LOADING), 0, 0, call_loaded},
+    {MANAGER_RECORD, STATE_BIT(RUNNING), 1, RECORD_MAX, call_record},
+    {MANAGER_PEER, STATE_BIT(RUNNING), sizeof(uint64_t), sizeof(uint64_t) + PEER_MESSAGE_MAX, call_peer},
+    {MANAGER_STORED, STATE_BIT(RUNNING), sizeof(uint64_t), sizeof(uint64_t), call_stored},
+    {MANAGER_GREET, STATE_BIT(BLANK), GREET_SIZE, GREET_SIZE, call_greet},
+    {MANAGER_GIVE, STATE_BIT(RUNNING), MANIFEST_SIZE, MANIFEST_SIZE + PEER_MESSAGE_MAX, call_give},
+    {MANAGER_TAKE, STATE_BIT(SUCCESSOR), MANIFEST_SIZE, TAKE_MAX, call_take},
+    {MANAGER_WHO, STATE_BIT(BLANK) | STATE_BIT(RUNNING), 0, PRIMING_SIZE, call_who},
+};
+
+static uint32_t state_of(const void *ctx)
+{
+    const struct manager *manager = ctx;
+    return manager->state;
+}
+
+static struct err refusal(const void *ctx, uint32_t number)
+{
+    const struct manager *manager = ctx;
+    (void)number;
+    ENSURE(manager->state != MANAGER_STATE_HANDED_OVER, HANDED_OVER);
+    ENSURE(manager->state != MANAGER_STATE_FAILED, ENCLAVE_DEAD);
+    return FAIL(CALL_STATE);
+}
+
+const struct door_program door_program = {
+    .calls = calls,
+    .call_count = sizeof calls / sizeof calls[0],
+    .ctx = &root,
+    .state = state_of,
+    .refusal = refusal,
+};

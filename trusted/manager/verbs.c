@@ -1,0 +1,329 @@
+#include "trusted/manager/verbs.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "trusted/manager/image.h"
+#include "trusted/manager/lifecycle.h"
+#include "trusted/manager/manager.h"
+#include "trusted/runtime/clock.h"
+#include "trusted/runtime/entropy.h"
+
+#define LIST_HEADER_SIZE 8u
+#define RESULTS_MAX      (LIST_HEADER_SIZE + MANAGER_LIST_MAX * MANAGER_ROW_SIZE)
+
+_Static_assert(MANAGER_K1_HEADER_SIZE + RESULTS_MAX <= RECORD_PLAINTEXT_MAX, "an answer is one record");
+
+/* A request under way: arguments in, results out. */
+struct request {
+    struct reader arguments;
+    struct writer results;
+    uint64_t store; /* what the answer waits for */
+    struct writer *effects;
+};
+
+/* The row whose id is next in the arguments; the answer waits for what it says. */
+static struct err read_row(struct manager *manager, struct request *request, struct ledger_row **out_row)
+{
+    struct instance_id id;
+    TRY(read_bytes(&request->arguments, id.bytes, sizeof id.bytes));
+    struct ledger_row *row = ledger_find(&manager->ledger, &id);
+    ENSURE(row, NO_INSTANCE);
+    request->store = row->store;
+    *out_row = row;
+    return OK;
+}
+
+/* The end of each verb that changed a row. */
+static struct err changed(struct manager *manager, struct request *request, struct ledger_row *row)
+{
+    ledger_changed(&manager->ledger, row);
+    request->store = row->store;
+    return manager_broken(manager, row_write(row, &request->results));
+}
+
+/* Ids are random and never reused; that one comes twice is what a broken generator looks like. */
+static void draw_id(struct instance_id *out)
+{
+    entropy_fill(out->bytes, sizeof out->bytes);
+    out->bytes[6] = (uint8_t)((out->bytes[6] & 0x0f) | 0x40); /* RFC 9562, 5.4: version 4, */
+    out->bytes[8] = (uint8_t)((out->bytes[8] & 0x3f) | 0x80); /* variant */
+}
+
+static struct err draw_unused_id(const struct ledger *ledger, struct instance_id *out)
+{
+    char text[ID_TEXT_SIZE];
+    draw_id(out);
+    id_format(out, text);
+    return ledger_check_label(ledger, text);
+}
+
+static void row_wipe(struct ledger_row *row)
+{
+    wipe(row, sizeof *row);
+}
+
+static struct err create(struct manager *manager, struct request *request)
+{
+    struct ledger_row row DEFER(row_wipe) = {.state = MANAGER_PROVISIONED, .created = clock_now()};
+    struct instance_id uuid;
+    TRY(read_bytes(&request->arguments, row.label, sizeof row.label));
+    TRY(read_bytes(&request->arguments, row.owner, sizeof row.owner));
+    TRY(read_bytes(&request->arguments, row.front_key, sizeof row.front_key));
+    TRY(reader_end(&request->arguments));
+    TRY(row_check_label(row.label));
+    /* A UUID has one spelling here, so that it is compared as one. */
+    if (id_parse(row.label, &uuid).code == ERR_NONE) id_format(&uuid, row.label);
+    TRY(ledger_check_label(&manager->ledger, row.label));
+    TRY(draw_unused_id(&manager->ledger, &row.id));
+    entropy_fill(row.root_key, sizeof row.root_key);
+    struct ledger_row *added = NULL;
+    TRY(ledger_add(&manager->ledger, &row, &added));
+    return changed(manager, request, added);
+}
+
+static struct err put_create_enclave(struct manager *manager, const struct ledger_row *row, struct writer *effects)
+{
+    uint8_t bytes[INSTANCE_ID_SIZE + sizeof(uint64_t) + SGX_HASH_SIZE];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(&w, row->start + 1));
+    TRY(write_bytes(&w, manager_image()->instance, SGX_HASH_SIZE));
+    const struct span parts[] = {writer_span(&w)};
+    return outbox_put(manager, row->store, MANAGER_EFFECT_CREATE_ENCLAVE, parts, 1, effects);
+}
+
+static struct err start_instance(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    TRY(read_row(manager, request, &row));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_START));
+    lifecycle_step(row, ACT_START);
+    TRY(changed(manager, request, row));
+    return put_create_enclave(manager, row, request->effects);
+}
+
+static struct err attach(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    uint64_t channel = 0;
+    uint8_t front_share[X25519_SIZE];
+    TRY(read_row(manager, request, &row));
+    TRY(read_u64(&request->arguments, &channel));
+    TRY(read_bytes(&request->arguments, front_share, sizeof front_share));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_ATTACH));
+    return channel_attach(manager, channel, row, front_share, request->effects);
+}
+
+static struct err reattach(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    uint64_t channel = 0;
+    TRY(read_u64(&request->arguments, &channel));
+    TRY(read_row(manager, request, &row));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_SERVE));
+    return channel_reattach(manager, channel, row);
+}
+
+static struct err detach(struct manager *manager, struct request *request)
+{
+    uint64_t channel = 0;
+    TRY(read_u64(&request->arguments, &channel));
+    TRY(reader_end(&request->arguments));
+    channel_detach(manager, channel);
+    return OK;
+}
+
+/* What a receipt says (abi/peer.h), compared with the row; the signature comes last because it costs most. */
+static struct err check_receipt(const struct crypto *crypto, const struct ledger_row *row, struct span receipt)
+{
+    static const char label[16] = PEER_RECEIPT_LABEL;
+    uint8_t expected[PEER_RECEIPT_SIGNED_SIZE];
+    struct writer w = writer_of(expected, sizeof expected);
+    TRY(write_bytes(&w, label, sizeof label));
+    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(&w, row->epoch));
+    TRY(write_u64(&w, row->start));
+    TRY(write_u64(&w, row->version));
+    TRY(write_bytes(&w, row->digest, sizeof row->digest));
+    ENSURE(memcmp(receipt.data, expected, sizeof expected) == 0, RECEIPT);
+    struct err verified = ed25519_verify(crypto, row->holder, writer_span(&w), receipt.data + sizeof expected);
+    ENSURE(verified.code != ERR_AUTHENTICATION, RECEIPT);
+    return verified;
+}
+
+static struct err stopped(struct manager *manager, struct request *request)
+{
+    struct span receipt;
+    struct ledger_row *row = NULL;
+    struct reader all = request->arguments;
+    TRY(read_span(&all, PEER_RECEIPT_SIZE, &receipt));
+    TRY(reader_end(&all));
+    TRY(read_span(&request->arguments, sizeof PEER_RECEIPT_LABEL, &(struct span){0}));
+    TRY(read_row(manager, request, &row));
+    TRY(lifecycle_check(row, ACT_STOPPED));
+    TRY(check_receipt(&manager->crypto, row, receipt));
+    lifecycle_step(row, ACT_STOPPED);
+    memset(row->holder, 0, sizeof row->holder);
+    TRY(changed(manager, request, row));
+    return channels_end(manager, row, 0, request->effects);
+}
+
+/* A start that nobody was admitted to is called off: no holder is lost by it. */
+static struct err declare_dead(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    TRY(read_row(manager, request, &row));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_DECLARE_DEAD));
+    if (row->state == MANAGER_HELD) {
+        row->epoch++;
+        row->deaths++;
+        memset(row->holder, 0, sizeof row->holder);
+    }
+    lifecycle_step(row, ACT_DECLARE_DEAD);
+    TRY(changed(manager, request, row));
+    return channels_end(manager, row, ERR_FENCED, request->effects);
+}
+
+static struct err challenge(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    uint8_t nonce[OWNER_NONCE_SIZE];
+    TRY(read_row(manager, request, &row));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_CHALLENGE));
+    owner_challenge(&manager->nonces, row, nonce);
+    return write_bytes(&request->results, nonce, sizeof nonce);
+}
+
+static struct err delete (struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    uint8_t signature[ED25519_SIGNATURE_SIZE];
+    TRY(read_row(manager, request, &row));
+    TRY(read_bytes(&request->arguments, signature, sizeof signature));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(row, ACT_DELETE));
+    TRY(owner_check(&manager->nonces, &manager->ledger, row, MANAGER_DELETE, span_empty(), signature));
+    lifecycle_step(row, ACT_DELETE);
+    row->epoch++;
+    row->version = 0; /* the store removes the states */
+    memset(row->digest, 0, sizeof row->digest);
+    memset(row->sealed_by, 0, sizeof row->sealed_by);
+    memset(row->provisioned_by, 0, sizeof row->provisioned_by);
+    wipe(row->root_key, sizeof row->root_key);
+    TRY(changed(manager, request, row));
+    return channels_end(manager, row, ERR_DELETED, request->effects);
+}
+
+static struct err show(struct manager *manager, struct request *request)
+{
+    struct ledger_row *row = NULL;
+    TRY(read_row(manager, request, &row));
+    TRY(reader_end(&request->arguments));
+    return row_write(row, &request->results);
+}
+
+static struct err list(struct manager *manager, struct request *request)
+{
+    uint32_t first = 0;
+    uint32_t reserved = 0;
+    TRY(read_u32(&request->arguments, &first));
+    TRY(read_u32(&request->arguments, &reserved));
+    TRY(reader_end(&request->arguments));
+    ENSURE(reserved == 0, BAD_VALUE);
+    uint32_t slots = manager->ledger.slots;
+    uint32_t left = first < slots ? slots - first : 0;
+    uint32_t count = left < MANAGER_LIST_MAX ? left : MANAGER_LIST_MAX;
+    TRY(write_u32(&request->results, count));
+    TRY(write_u32(&request->results, count < left ? first + count : 0));
+    for (uint32_t slot = first; slot < first + count; slot++) {
+        const struct ledger_row *row = ledger_at(&manager->ledger, slot);
+        if (row->store > request->store) request->store = row->store;
+        TRY(row_write(row, &request->results));
+    }
+    return OK;
+}
+
+static uint32_t count_in_state(const struct ledger *ledger, enum manager_instance_state state)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < ledger->slots; slot++)
+        count += ledger_at(ledger, slot)->state == state;
+    return count;
+}
+
+/* Version and root are those of the newest durable head. */
+static struct err status(struct manager *manager, struct request *request)
+{
+    const struct ledger *ledger = &manager->ledger;
+    struct writer *w = &request->results;
+    TRY(reader_end(&request->arguments));
+    TRY(write_bytes(w, ledger->domain.bytes, sizeof ledger->domain.bytes));
+    TRY(write_bytes(w, manager->own.MRENCLAVE, SGX_HASH_SIZE));
+    TRY(write_bytes(w, manager_image()->instance, SGX_HASH_SIZE));
+    TRY(write_bytes(w, manager->own.MRSIGNER, SGX_HASH_SIZE));
+    TRY(write_bytes(w, manager_image()->release_key, SHA256_SIZE));
+    TRY(write_u32(w, ledger->security_version));
+    TRY(write_u32(w, ledger->slots));
+    TRY(write_u32(w, count_in_state(ledger, MANAGER_HELD)));
+    TRY(write_u32(w, count_in_state(ledger, MANAGER_DELETED)));
+    TRY(write_u64(w, ledger->durable));
+    return write_bytes(w, ledger->root, sizeof ledger->root);
+}
+
+static struct err run(struct manager *manager, uint16_t verb, struct request *request)
+{
+    static const struct {
+        enum manager_verb verb;
+        struct err (*run)(struct manager *manager, struct request *request);
+    } verbs[] = {
+        {MANAGER_CREATE, create},
+        {MANAGER_START_INSTANCE, start_instance},
+        {MANAGER_ATTACH, attach},
+        {MANAGER_REATTACH, reattach},
+        {MANAGER_DETACH, detach},
+        {MANAGER_STOPPED, stopped},
+        {MANAGER_DECLARE_DEAD, declare_dead},
+        {MANAGER_CHALLENGE, challenge},
+        {MANAGER_DELETE, delete},
+        {MANAGER_SHOW, show},
+        {MANAGER_LIST, list},
+        {MANAGER_STATUS, status},
+    };
+    /* A connection that is gone is forgotten whatever waits. */
+    ENSURE(!outbox_full(&manager->outbox) || verb == MANAGER_DETACH, CALL_BUSY);
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (verbs[i].verb == verb) return verbs[i].run(manager, request);
+    return FAIL(CALL_UNKNOWN);
+}
+
+struct err verbs_request(struct manager *manager, struct span bytes, struct writer *out)
+{
+    static uint8_t results[RESULTS_MAX];
+    struct request request = {
+        .arguments = reader_of(bytes), .results = writer_of(results, sizeof results), .effects = out};
+    uint16_t verb = 0;
+    uint16_t zero16 = 0;
+    uint32_t zero32 = 0;
+    uint64_t number = 0;
+    TRY(read_u16(&request.arguments, &verb));
+    TRY(read_u16(&request.arguments, &zero16));
+    TRY(read_u32(&request.arguments, &zero32));
+    TRY(read_u64(&request.arguments, &number));
+    ENSURE(zero16 == 0 && zero32 == 0 && number != 0, BAD_VALUE);
+
+    struct err err = run(manager, verb, &request);
+    uint8_t header[MANAGER_K1_HEADER_SIZE];
+    struct writer w = writer_of(header, sizeof header);
+    TRY(write_u16(&w, verb));
+    TRY(write_u16(&w, err.code));
+    TRY(write_u32(&w, 0));
+    TRY(write_u64(&w, number));
+    const struct span parts[] = {writer_span(&w), err.code ? span_empty() : writer_span(&request.results)};
+    return outbox_put(manager, request.store, MANAGER_EFFECT_RECORD, parts, 2, out);
+}
