@@ -83,7 +83,8 @@ void secret_memory_wipe_touched(void *data, size_t size)
     for (size_t offset = 0; offset < size; offset += PAGE) {
         unsigned char resident = 1;
         /* The first touch of a secret page costs more than all its life: pages nobody touched are left alone. */
-        if (mincore(bytes + offset, PAGE, &resident) == 0 && !(resident & 1)) continue;
+        bool known = mincore(bytes + offset, PAGE, &resident) == 0;
+        if (known ? !(resident & 1) : errno == ENOMEM) continue; /* ENOMEM: nothing is mapped, an mmap before failed */
         wipe(bytes + offset, PAGE);
     }
 }

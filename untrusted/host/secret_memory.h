@@ -38,5 +38,5 @@ struct err secret_memory_descriptor(size_t size, int *out_fd);
 /* Maps size bytes from offset of such a descriptor, read-write, over what is at address. ERR_MEMLOCK, ERR_NO_MEMORY. */
 struct err secret_memory_map_at(int fd, size_t offset, void *address, size_t size);
 
-/* Overwrites the pages of a mapping that were ever touched; the others are zero already. */
+/* Overwrites the pages of a range that were ever touched; the others are zero already, or not mapped. */
 void secret_memory_wipe_touched(void *data, size_t size);

@@ -28,8 +28,8 @@ struct err software_device_open(const struct software_options *options, const st
                                 struct device **out_device);
 
 /*
- * Ends the connection to vtpm-cpu: from here on an EREPORT or EGETKEY is a fault. An enclave of format 0 derives its
- * key once, at its start, and all enclaves of one image may derive each other's; one that is taken over later cannot.
+ * Ends the connection to vtpm-cpu: from here on an EREPORT or EGETKEY is a fault. All enclaves of one image may ask for
+ * each other's keys and make REPORTs in each other's name; one that is taken over later cannot.
  */
 void software_device_release_processor(struct device *device);
 

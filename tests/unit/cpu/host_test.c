@@ -203,6 +203,19 @@ static void hygiene_closes_the_doors(void **state)
     assert_int_equal(status, 0);
 }
 
+/* What an mmap over it that failed has left. */
+static void wipe_passes_over_what_is_not_mapped(void **state)
+{
+    (void)state;
+    uint8_t *pages = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(pages, MAP_FAILED);
+    memset(pages, 0x5A, 3 * 4096);
+    assert_int_equal(munmap(pages + 4096, 4096), 0);
+    secret_memory_wipe_touched(pages, 3 * 4096);
+    assert_int_equal(pages[0] | pages[2 * 4096], 0);
+    munmap(pages, 3 * 4096);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +228,7 @@ int main(void)
         cmocka_unit_test(guard_pages_fault),
         cmocka_unit_test(secret_memory_is_not_in_a_child),
         cmocka_unit_test(wipe_clears_touched_pages),
+        cmocka_unit_test(wipe_passes_over_what_is_not_mapped),
         cmocka_unit_test(hygiene_closes_the_doors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
