@@ -10,8 +10,6 @@
 
 #define MESSAGE_MAX (1u + 2u * FRONT_CONNECTIONS_MAX)
 
-_Static_assert(MESSAGE_MAX >= 1 + INSTANCE_ID_SIZE, "READY must fit");
-
 union control {
     struct cmsghdr alignment;
     char space[CMSG_SPACE(FRONT_CONNECTIONS_MAX * sizeof(int))];
@@ -35,13 +33,22 @@ static struct err send_message(int fd, const struct writer *w, const int *fds, s
     return OK;
 }
 
-struct err keeper_send_ready(int fd, const struct instance_id *id)
+static struct err send_kind(int fd, enum keeper_message_kind kind)
 {
-    uint8_t bytes[MESSAGE_MAX];
-    struct writer w = writer_of(bytes, sizeof bytes);
-    TRY(write_u8(&w, KEEPER_READY));
-    TRY(write_bytes(&w, id->bytes, sizeof id->bytes));
+    uint8_t byte = (uint8_t)kind;
+    struct writer w = writer_of(&byte, sizeof byte);
+    w.size = sizeof byte;
     return send_message(fd, &w, NULL, 0);
+}
+
+struct err keeper_send_ready(int fd)
+{
+    return send_kind(fd, KEEPER_READY);
+}
+
+struct err keeper_send_disconnected(int fd)
+{
+    return send_kind(fd, KEEPER_DISCONNECTED);
 }
 
 struct err keeper_send_hand_over(int fd, const struct front_session *sessions, size_t count)
@@ -57,13 +64,6 @@ struct err keeper_send_hand_over(int fd, const struct front_session *sessions, s
         fds[i] = sessions[i].fd;
     }
     return send_message(fd, &w, fds, count);
-}
-
-static struct err parse_ready(struct reader *r, size_t fd_count, struct keeper_message *message)
-{
-    ENSURE(fd_count == 0, BAD_VALUE);
-    message->kind = KEEPER_READY;
-    return read_bytes(r, message->id.bytes, sizeof message->id.bytes);
 }
 
 static struct err parse_hand_over(struct reader *r, const int *fds, size_t fd_count, struct keeper_message *message)
@@ -87,12 +87,12 @@ static struct err parse(struct span bytes, const int *fds, size_t fd_count, stru
     struct reader r = reader_of(bytes);
     uint8_t kind = 0;
     TRY(read_u8(&r, &kind));
-    if (kind == KEEPER_READY)
-        TRY(parse_ready(&r, fd_count, message));
-    else if (kind == KEEPER_HAND_OVER)
+    if (kind == KEEPER_HAND_OVER) {
         TRY(parse_hand_over(&r, fds, fd_count, message));
-    else
-        return FAIL(BAD_VALUE);
+    } else {
+        ENSURE((kind == KEEPER_READY || kind == KEEPER_DISCONNECTED) && fd_count == 0, BAD_VALUE);
+        message->kind = (enum keeper_message_kind)kind;
+    }
     return reader_end(&r);
 }
 

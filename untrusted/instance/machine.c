@@ -5,44 +5,56 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "abi/peer.h"
 #include "base/bytes.h"
 #include "base/memory.h"
+#include "link/k2.h"
+#include "link/record.h"
 
 void machine_init(struct machine *machine, const struct machine_door *door, void *memory)
 {
     *machine = (struct machine){.door = *door, .input = memory, .output = (uint8_t *)memory + MACHINE_INPUT_SIZE};
 }
 
-void machine_wipe(struct machine *machine)
+/* All that is left, once, of 1 to max bytes. */
+static struct err parse_rest(struct reader *r, size_t max, struct span *out)
 {
-    wipe(machine->output, machine->output_used);
-    machine->output_used = 0;
+    ENSURE(out->size == 0 && r->left > 0, BAD_VALUE);
+    ENSURE(r->left <= max, TOO_LARGE);
+    return read_span(r, r->left, out);
 }
 
-static struct err parse_instance(struct reader *r, struct effects *effects)
+static struct err parse_peer(struct reader *r, struct effects *effects)
 {
-    ENSURE(!effects->has_instance, BAD_VALUE);
-    TRY(read_bytes(r, effects->instance.bytes, sizeof effects->instance.bytes));
-    TRY(read_u64(r, &effects->version));
-    effects->has_instance = true;
-    return OK;
+    ENSURE(effects->peer_count < EFFECT_PEERS_MAX, BAD_VALUE);
+    return parse_rest(r, PEER_MESSAGE_MAX, &effects->peers[effects->peer_count++]);
 }
 
-static struct err parse_reply(struct reader *r, struct effects *effects)
+static struct err parse_record(struct reader *r, struct effects *effects)
 {
-    ENSURE(effects->reply.size == 0 && r->left > 0, BAD_VALUE);
-    ENSURE(r->left <= TPM_BUFFER_MAX, TOO_LARGE);
-    return read_span(r, r->left, &effects->reply);
+    return parse_rest(r, RECORD_OVERHEAD + K2_MESSAGE_MAX, &effects->record);
 }
 
 static struct err parse_store(struct reader *r, struct effects *effects)
 {
-    ENSURE(!effects->has_store, BAD_VALUE);
-    TRY(read_u64(r, &effects->store_number));
-    ENSURE(r->left > 0, BAD_VALUE);
-    ENSURE(r->left <= STATE_MAX, TOO_LARGE);
-    TRY(read_span(r, r->left, &effects->store));
-    effects->has_store = true;
+    TRY(read_u64(r, &effects->version));
+    ENSURE(effects->version > 0, BAD_VALUE);
+    return parse_rest(r, STATE_MAX, &effects->store);
+}
+
+static struct err parse_receipt(struct reader *r, struct effects *effects)
+{
+    ENSURE(r->left == PEER_RECEIPT_SIZE, BAD_VALUE);
+    return parse_rest(r, PEER_RECEIPT_SIZE, &effects->receipt);
+}
+
+static struct err parse_health(struct reader *r, struct effects *effects)
+{
+    uint32_t health = 0;
+    TRY(read_u32(r, &health));
+    ENSURE(effects->health == 0, BAD_VALUE);
+    ENSURE(health == INSTANCE_TPM_WORKS || health == INSTANCE_TPM_FAILURE_MODE, BAD_VALUE);
+    effects->health = (enum instance_health)health;
     return OK;
 }
 
@@ -50,9 +62,9 @@ static const struct effect_row {
     uint32_t kind;
     struct err (*parse)(struct reader *payload, struct effects *effects);
 } effect_rows[] = {
-    {EFFECT_INSTANCE, parse_instance},
-    {EFFECT_REPLY, parse_reply},
-    {EFFECT_STORE, parse_store},
+    {INSTANCE_EFFECT_PEER, parse_peer},     {INSTANCE_EFFECT_RECORD, parse_record},
+    {INSTANCE_EFFECT_STORE, parse_store},   {INSTANCE_EFFECT_RECEIPT, parse_receipt},
+    {INSTANCE_EFFECT_HEALTH, parse_health},
 };
 
 static struct err parse_payload(uint32_t kind, struct span bytes, struct effects *effects)
@@ -102,7 +114,7 @@ static struct err parse_output(struct span output, struct effects *out_effects)
     return OK;
 }
 
-static struct err begin(struct machine *machine, enum call_number number, size_t body_size, struct writer *out_record)
+static struct err begin(struct machine *machine, enum instance_call number, size_t body_size, struct writer *out_record)
 {
     struct timespec time;
     ENSURE(clock_gettime(CLOCK_REALTIME, &time) == 0, SYSTEM);
@@ -115,20 +127,18 @@ static struct err begin(struct machine *machine, enum call_number number, size_t
 static struct err finish(struct machine *machine, const struct writer *record, struct effects *out_effects)
 {
     size_t size = 0;
-    machine_wipe(machine);
-    struct err result =
-        machine->door.call(machine->door.ctx, writer_span(record), machine->output, MACHINE_OUTPUT_SIZE, &size);
-    wipe(record->start, record->size);
-    TRY(result);
+    TRY(machine->door.call(machine->door.ctx, writer_span(record), machine->output, MACHINE_OUTPUT_SIZE, &size));
     ENSURE(size <= MACHINE_OUTPUT_SIZE, TOO_LARGE);
-    machine->output_used = size;
     return parse_output(span_of(machine->output, size), out_effects);
 }
 
-static struct err simple_call(struct machine *machine, enum call_number number, struct effects *out_effects)
+static struct err call_with(struct machine *machine, enum instance_call number, struct span body,
+                            struct effects *out_effects)
 {
     struct writer record;
-    TRY(begin(machine, number, 0, &record));
+    ENSURE(body.size <= CALL_BODY_MAX, TOO_LARGE);
+    TRY(begin(machine, number, body.size, &record));
+    TRY(write_span(&record, body));
     return finish(machine, &record, out_effects);
 }
 
@@ -159,57 +169,38 @@ static struct err write_host_entropy(struct writer *record)
     return result;
 }
 
-static struct err start(struct machine *machine, enum start_mode mode, const struct instance_id *id, struct span state,
-                        struct effects *out_effects)
+struct err machine_start(struct machine *machine, const struct instance_id *id)
 {
     struct writer record;
-    ENSURE(state.size <= STATE_MAX, TOO_LARGE);
-    TRY(begin(machine, CALL_START, CALL_START_FIXED_SIZE + state.size, &record));
-    TRY(write_u32(&record, mode));
-    TRY(write_bytes(&record, id->bytes, sizeof id->bytes));
+    struct effects none = {0};
+    TRY(begin(machine, INSTANCE_START, INSTANCE_START_SIZE, &record));
     TRY(write_capability_hints(&record));
     TRY(write_host_entropy(&record));
-    TRY(write_u32(&record, (uint32_t)state.size));
-    TRY(write_span(&record, state));
-    return finish(machine, &record, out_effects);
+    TRY(write_bytes(&record, id->bytes, sizeof id->bytes));
+    return finish(machine, &record, &none);
 }
 
-struct err machine_create(struct machine *machine, struct effects *out_effects)
+struct err machine_peer(struct machine *machine, struct span message, struct effects *out_effects)
 {
-    const struct instance_id none = {0};
-    return start(machine, START_CREATE, &none, span_empty(), out_effects);
+    return call_with(machine, INSTANCE_PEER, message, out_effects);
 }
 
-struct err machine_open(struct machine *machine, const struct instance_id *id, struct span state,
-                        struct effects *out_effects)
+struct err machine_load(struct machine *machine, struct span state, struct effects *out_effects)
 {
-    return start(machine, START_OPEN, id, state, out_effects);
+    return call_with(machine, INSTANCE_LOAD, state, out_effects);
 }
 
-struct err machine_command(struct machine *machine, uint8_t locality, struct span command, struct effects *out_effects)
+struct err machine_record(struct machine *machine, struct span record, struct effects *out_effects)
 {
-    struct writer record;
-    ENSURE(command.size <= TPM_BUFFER_MAX, TOO_LARGE);
-    TRY(begin(machine, CALL_TPM_COMMAND, 1 + command.size, &record));
-    TRY(write_u8(&record, locality));
-    TRY(write_span(&record, command));
-    return finish(machine, &record, out_effects);
+    return call_with(machine, INSTANCE_RECORD, record, out_effects);
 }
 
-struct err machine_stored(struct machine *machine, uint64_t number, struct effects *out_effects)
+struct err machine_stop(struct machine *machine, struct effects *out_effects)
 {
-    struct writer record;
-    TRY(begin(machine, CALL_STORED, sizeof number, &record));
-    TRY(write_u64(&record, number));
-    return finish(machine, &record, out_effects);
+    return call_with(machine, INSTANCE_STOP, span_empty(), out_effects);
 }
 
-struct err machine_reset(struct machine *machine, struct effects *out_effects)
+struct err machine_resume(struct machine *machine, struct effects *out_effects)
 {
-    return simple_call(machine, CALL_TPM_RESET, out_effects);
-}
-
-struct err machine_off(struct machine *machine, struct effects *out_effects)
-{
-    return simple_call(machine, CALL_TPM_OFF, out_effects);
+    return call_with(machine, INSTANCE_RESUME, span_empty(), out_effects);
 }

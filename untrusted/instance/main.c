@@ -15,9 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "untrusted/front/confine.h"
 #include "untrusted/host/hygiene.h"
 #include "untrusted/host/log.h"
-#include "untrusted/instance/confine.h"
 #include "untrusted/instance/keeper.h"
 #include "untrusted/sgx/cpu_client.h"
 
@@ -41,32 +41,22 @@ static void block_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static struct err open_directory(const char *path, int *out_fd)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    ENSURE(fd >= 0, SYSTEM);
-    *out_fd = fd;
-    return OK;
-}
-
-/* Root becomes the named user, or else the owner of the state directory; anybody else stays who he is. */
-static struct err choose_user(const struct options *options, int directory_fd, struct identity *out_identity)
+/* Root becomes the named user; anybody else stays who he is. */
+static struct err choose_user(const struct options *options, struct identity *out_identity)
 {
     *out_identity = (struct identity){.uid = geteuid(), .gid = getegid()};
     if (geteuid() != 0) return OK;
-    struct stat status;
-    ENSURE(fstat(directory_fd, &status) == 0, SYSTEM);
-    const struct passwd *entry = options->user ? getpwnam(options->user) : getpwuid(status.st_uid);
+    const struct passwd *entry = options->user ? getpwnam(options->user) : NULL;
     if (options->user && !entry) {
         log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", options->user);
         return FAIL(USAGE);
     }
-    *out_identity = entry ? (struct identity){.uid = entry->pw_uid, .gid = entry->pw_gid}
-                          : (struct identity){.uid = status.st_uid, .gid = status.st_gid};
-    if (out_identity->uid != 0) return OK;
-    log_line(LOG_LEVEL_ERROR, "this would run as root: give the state directory to a user of its own (chown), or name "
-                              "one with --user");
-    return FAIL(USAGE);
+    if (!entry || entry->pw_uid == 0) {
+        log_line(LOG_LEVEL_ERROR, "this would run as root: name a user of its own with --user");
+        return FAIL(USAGE);
+    }
+    *out_identity = (struct identity){.uid = entry->pw_uid, .gid = entry->pw_gid};
+    return OK;
 }
 
 /* vtpm-cpu makes the copy of the image that nobody can change; it is what this process maps and what it measures. */
@@ -96,28 +86,25 @@ static struct err parse_image(int fd, struct image *out_image)
     return image_parse(span_of(file, (size_t)status.st_size), out_image);
 }
 
-static struct err listen_everywhere(const struct options *options, const struct identity *identity, int *fds)
+static struct err listen_everywhere(const struct options *options, const struct identity *identity,
+                                    struct worker_resources *resources)
 {
-    for (size_t i = 0; i < options->endpoint_count; i++) {
-        const struct options_endpoint *endpoint = &options->endpoints[i];
-        struct err result = address_listen(&endpoint->address, identity->uid, identity->gid, &fds[i]);
-        TRY(complain("listening for", endpoint->protocol->name, result));
-    }
-    return OK;
+    TRY(endpoints_listen(&options->endpoints, identity->uid, identity->gid, resources->listen_fds));
+    if (!options->separate_front) return OK;
+    return complain("listening for", "vtpm-front",
+                    address_listen(&options->front, identity->uid, identity->gid, &resources->front_fd));
 }
 
 static struct err open_resources(const struct options *options, struct image *image, struct worker_resources *resources)
 {
     struct identity identity;
-    TRY(complain("the state directory", options->state_directory,
-                 open_directory(options->state_directory, &resources->directory_fd)));
-    TRY(choose_user(options, resources->directory_fd, &identity));
+    TRY(choose_user(options, &identity));
     TRY(complain("vtpm-cpu at", options->cpu, open_cpu(options, resources->cpu_fds)));
     TRY(complain("the enclave image", options->image,
                  open_image(options, resources->cpu_fds[0], &resources->image_fd)));
     TRY(complain("the enclave image", options->image, parse_image(resources->image_fd, image)));
-    TRY(listen_everywhere(options, &identity, resources->listen_fds));
-    TRY(complain("becoming the user of", options->state_directory, confine_user(&identity)));
+    TRY(listen_everywhere(options, &identity, resources));
+    TRY(complain("becoming the user", options->user ? options->user : "of now", confine_user(&identity)));
     TRY(complain("limits of", "the process", confine_limits()));
     return complain("hygiene of", "the process", hygiene_apply());
 }
@@ -129,8 +116,8 @@ static int run(const struct options *options)
     block_signals();
     if (open_resources(options, &image, &resources).code) return EXIT_FAILURE;
     int code = keeper_run(&resources);
-    for (size_t i = 0; i < options->endpoint_count; i++)
-        address_remove(&options->endpoints[i].address);
+    endpoints_remove(&options->endpoints);
+    if (options->separate_front) address_remove(&options->front);
     return code;
 }
 

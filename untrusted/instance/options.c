@@ -11,18 +11,20 @@
 #define COMMIT_TIMEOUT_MAX     3600u
 
 const char options_help[] =
-    "usage: vtpm-instance --state-dir DIR (--create | --id UUID) (--swtpm ADDRESS | --mssim ADDRESS)... [OPTION]...\n"
+    "usage: vtpm-instance --daemon SOCKET --id UUID (--swtpm ADDRESS | --mssim ADDRESS | --front ADDRESS)... "
+    "[OPTION]...\n"
     "Serves one TPM 2.0 from an SGX enclave. ADDRESS is unix:PATH or tcp:[ADDR:]PORT; ADDR is 127.0.0.1 if not given.\n"
     "\n"
-    "  --state-dir DIR           where the sealed state is kept, as UUID.vtpm\n"
-    "  --create                  make a new TPM; its id is printed as \"instance UUID\"\n"
+    "  --daemon SOCKET           the socket of vtpmd, which keeps the sealed state\n"
     "  --id UUID                 serve the TPM of this id\n"
     "  --swtpm ADDRESS           swtpm's data channel; its control channel is at PATH.ctrl or PORT + 1\n"
     "  --mssim tcp:[ADDR:]PORT   the simulator's command port; its platform port is PORT + 1\n"
+    "  --front unix:PATH         instead of both: vtpm-front serves the clients, and connects here\n"
     "  --image FILE              the enclave image (" VTPM_IMAGE_DEFAULT ")\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
-    "  --user NAME               when started by root: the user to become (the owner of DIR)\n"
-    "  --commit-timeout SECONDS  how long a command waits for the disk before the TPM fails (20)\n"
+    "  --user NAME               when started by root: the user to become\n"
+    "  --commit-timeout SECONDS  how long a command waits for vtpmd before the TPM fails (20)\n"
+    "  --rebuilt                 the process before this one was lost: the TPM fails until its client resets it\n"
     "  --ordinary-memory         go on without secret memory: the TPM's secrets are then NOT protected\n"
     "  --help, --version\n";
 
@@ -32,35 +34,14 @@ static struct err usage(const char *what, const char *value)
     return FAIL(USAGE);
 }
 
-static struct err add_endpoint(struct options *options, const struct protocol *protocol, unsigned channel,
-                               const struct address *address)
-{
-    if (options->endpoint_count == OPTIONS_ENDPOINTS_MAX) return usage("there are too many addresses", NULL);
-    options->endpoints[options->endpoint_count++] = (struct options_endpoint){protocol, channel, *address};
-    return OK;
-}
-
-static struct err add_pair(struct options *options, const char *text, const struct protocol *first,
-                           const struct protocol *second, const char *suffix)
-{
-    struct address address;
-    struct address beside;
-    unsigned channel = (unsigned)options->endpoint_count / 2;
-    if (address_parse(text, &address).code || address_beside(&address, suffix, &beside).code)
-        return usage("this is no address to listen on", text);
-    TRY(add_endpoint(options, first, channel, &address));
-    return add_endpoint(options, second, channel, &beside);
-}
-
 static struct err set_swtpm(struct options *options, const char *value)
 {
-    return add_pair(options, value, &protocol_stream, &protocol_control, ".ctrl");
+    return endpoints_add_swtpm(&options->endpoints, value);
 }
 
 static struct err set_mssim(struct options *options, const char *value)
 {
-    if (strncmp(value, "tcp:", 4) != 0) return usage("the simulator's protocol is served on TCP only", value);
-    return add_pair(options, value, &protocol_mssim_command, &protocol_mssim_platform, "");
+    return endpoints_add_mssim(&options->endpoints, value);
 }
 
 static struct err set_id(struct options *options, const char *value)
@@ -91,9 +72,18 @@ static struct err set_cpu(struct options *options, const char *value)
     return OK;
 }
 
-static struct err set_state_directory(struct options *options, const char *value)
+static struct err set_daemon(struct options *options, const char *value)
 {
-    options->state_directory = value;
+    options->daemon = value;
+    return OK;
+}
+
+static struct err set_front(struct options *options, const char *value)
+{
+    if (options->separate_front) return usage("there is more than one --front", NULL);
+    if (strncmp(value, "unix:", 5) != 0 || address_parse(value, &options->front).code)
+        return usage("--front wants unix:PATH, not", value);
+    options->separate_front = true;
     return OK;
 }
 
@@ -103,17 +93,17 @@ static struct err set_user(struct options *options, const char *value)
     return OK;
 }
 
-static struct err set_create(struct options *options, const char *value)
-{
-    (void)value;
-    options->create = true;
-    return OK;
-}
-
 static struct err set_ordinary_memory(struct options *options, const char *value)
 {
     (void)value;
     options->ordinary_memory = true;
+    return OK;
+}
+
+static struct err set_rebuilt(struct options *options, const char *value)
+{
+    (void)value;
+    options->rebuilt = true;
     return OK;
 }
 
@@ -125,13 +115,14 @@ static const struct option_row {
 } rows[] = {
     {"image", required_argument, set_image},
     {"cpu", required_argument, set_cpu},
-    {"state-dir", required_argument, set_state_directory},
-    {"create", no_argument, set_create},
+    {"daemon", required_argument, set_daemon},
+    {"front", required_argument, set_front},
     {"id", required_argument, set_id},
     {"swtpm", required_argument, set_swtpm},
     {"mssim", required_argument, set_mssim},
     {"user", required_argument, set_user},
     {"commit-timeout", required_argument, set_commit_timeout},
+    {"rebuilt", no_argument, set_rebuilt},
     {"ordinary-memory", no_argument, set_ordinary_memory},
 };
 #define ROW_COUNT   (sizeof rows / sizeof rows[0])
@@ -140,9 +131,12 @@ static const struct option_row {
 
 static struct err check(const struct options *options, bool has_id)
 {
-    if (!options->state_directory) return usage("--state-dir is missing", NULL);
-    if (options->create == has_id) return usage("exactly one of --create and --id is wanted", NULL);
-    if (options->endpoint_count == 0) return usage("--swtpm or --mssim is missing: nobody could reach the TPM", NULL);
+    if (!options->daemon) return usage("--daemon is missing", NULL);
+    if (!has_id) return usage("--id is missing", NULL);
+    if (options->separate_front && options->endpoints.count)
+        return usage("with --front it is vtpm-front that listens for clients", NULL);
+    if (!options->separate_front && options->endpoints.count == 0)
+        return usage("--swtpm, --mssim or --front is missing: nobody could reach the TPM", NULL);
     return OK;
 }
 

@@ -4,30 +4,21 @@
 #include <stdbool.h>
 
 #include "base/err.h"
-#include "untrusted/front/address.h"
-#include "untrusted/front/protocol.h"
-#include "untrusted/instance/id.h"
-
-#define OPTIONS_ENDPOINTS_MAX 32u
-
-/* One listening socket. An option makes two, which share a channel. */
-struct options_endpoint {
-    const struct protocol *protocol;
-    unsigned channel;
-    struct address address;
-};
+#include "base/id.h"
+#include "untrusted/front/endpoints.h"
 
 struct options {
     const char *image;
     const char *cpu;
-    const char *state_directory;
-    const char *user; /* NULL: the owner of the state directory */
-    bool create;
-    struct instance_id id; /* unless create */
+    const char *daemon; /* the socket of vtpmd */
+    const char *user;   /* NULL: none is named */
+    struct instance_id id;
+    bool separate_front; /* of a process at front, instead of endpoints */
+    struct address front;
+    bool rebuilt; /* the TPM was lost under its client */
     bool ordinary_memory;
     unsigned commit_timeout; /* seconds */
-    size_t endpoint_count;
-    struct options_endpoint endpoints[OPTIONS_ENDPOINTS_MAX];
+    struct endpoints endpoints;
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };

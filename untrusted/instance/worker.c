@@ -3,51 +3,109 @@
 #include <errno.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
+#include "untrusted/front/confine.h"
+#include "untrusted/front/tunnel.h"
 #include "untrusted/host/log.h"
+#include "untrusted/host/secret_heap.h"
 #include "untrusted/host/secret_memory.h"
-#include "untrusted/instance/confine.h"
+#include "untrusted/instance/gate.h"
 #include "untrusted/instance/keeper_wire.h"
 #include "untrusted/instance/machine.h"
 #include "untrusted/instance/service.h"
-#include "untrusted/instance/start.h"
 #include "untrusted/sgx/enclave.h"
 #include "untrusted/sgx/software.h"
+#include "untrusted/wire/pass.h"
 
 struct worker {
     const struct worker_resources *resources;
     const struct worker_start *start;
     int keeper_fd;
-    struct secret_memory memory; /* call records, then the connections' buffers */
+    uint8_t *calls;              /* MACHINE_MEMORY_SIZE bytes: all that crosses there is sealed */
+    struct secret_memory memory; /* the tunnel, then the connections' buffers */
+    struct crypto crypto;
     struct enclave *enclave;
     struct device *device; /* the enclave's */
     struct machine machine;
-    struct store *store;
     sd_event *event;
     struct service *service;
-    struct front *front;
-    struct instance_id id;
+    struct tunnel *tunnel; /* in memory; NULL with a separate front-end */
+    struct front *front;   /* the same */
+    struct gate *gate;     /* NULL without */
     char name[ID_TEXT_SIZE];
 };
+
+#define TUNNEL_ROOM ((sizeof(struct tunnel) + 63) / 64 * 64)
 
 /* errno is part of the sentence only where the error is about the system. */
 static struct err explain(const struct worker *w, const char *step, struct err result)
 {
-    bool system = result.code == ERR_STATE_IO || result.code == ERR_SYSTEM || result.code == ERR_SANDBOX;
+    bool system = result.code == ERR_SYSTEM || result.code == ERR_SANDBOX;
     if (result.code)
-        log_line(LOG_LEVEL_ERROR, "%s: %s: %s%s%s%s", w->name[0] ? w->name : "new instance", step, err_sentence(result),
-                 system ? " (" : "", system ? strerror(errno) : "", system ? ")" : "");
+        log_line(LOG_LEVEL_ERROR, "%s: %s: %s%s%s%s", w->name, step, err_sentence(result), system ? " (" : "",
+                 system ? strerror(errno) : "", system ? ")" : "");
     return result;
 }
+
+/* --- the enclave --- */
 
 static struct err call_enclave(void *ctx, struct span input, uint8_t *output, size_t capacity, size_t *out_size)
 {
     struct worker *w = ctx;
     return enclave_call(w->enclave, input, output, capacity, out_size);
+}
+
+static struct err load_enclave(struct worker *w)
+{
+    const struct options *options = w->resources->options;
+    const struct software_options device_options = {
+        .cpu_fd = w->start->cpu_fd, .image_fd = w->resources->image_fd, .ordinary_memory = options->ordinary_memory};
+    const struct machine_door door = {.ctx = w, .call = call_enclave};
+    struct device *device = NULL;
+    TRY(software_device_open(&device_options, w->resources->image, &device));
+    TRY(enclave_open(device, w->resources->image, &w->enclave));
+    w->device = device;
+    log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
+             software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
+             options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits);
+    machine_init(&w->machine, &door, w->calls);
+    return machine_start(&w->machine, &options->id);
+}
+
+static struct err take_memory(struct worker *w)
+{
+    bool ordinary = w->resources->options->ordinary_memory;
+    if (ordinary)
+        log_line(LOG_LEVEL_WARNING,
+                 "%s: --ordinary-memory: the secrets of this TPM are NOT protected from whoever may read this "
+                 "machine's memory",
+                 w->name);
+    void *calls = mmap(NULL, MACHINE_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ENSURE(calls != MAP_FAILED, NO_MEMORY);
+    w->calls = calls;
+    if (w->resources->options->separate_front) return OK;
+    TRY(secret_heap_open(ordinary)); /* for the keys of K2 */
+    return secret_memory_open(TUNNEL_ROOM + POOL_MEMORY_SIZE, ordinary, &w->memory);
+}
+
+/* --- what the service wants of the process --- */
+
+static void on_admitted(void *ctx)
+{
+    const struct worker *w = ctx;
+    software_device_release_processor(w->device); /* before a client's first byte */
+}
+
+static void on_disconnected(void *ctx)
+{
+    const struct worker *w = ctx;
+    (void)explain(w, "asking for another connection", keeper_send_disconnected(w->keeper_fd));
 }
 
 static void enclave_fault_of(void *ctx, uint16_t *out_vector, uint64_t *out_address)
@@ -56,63 +114,31 @@ static void enclave_fault_of(void *ctx, uint16_t *out_vector, uint64_t *out_addr
     enclave_fault(w->enclave, out_vector, out_address);
 }
 
-static struct err commit_to_store(void *ctx, struct span state)
+/* --- a front-end in this process --- */
+
+static struct err on_named(void *ctx, const struct link_told *told)
 {
-    return store_commit(ctx, state);
+    struct worker *w = ctx;
+    return tunnel_bind(w->tunnel, told);
 }
 
-static struct err load_enclave(struct worker *w)
+static void on_record(void *ctx, struct span record)
 {
-    const struct options *options = w->resources->options;
-    const struct software_options device_options = {
-        .cpu_fd = w->start->cpu_fd, .image_fd = w->resources->image_fd, .ordinary_memory = options->ordinary_memory};
-    struct device *device = NULL;
-    TRY(software_device_open(&device_options, w->resources->image, &device));
-    TRY(enclave_open(device, w->resources->image, &w->enclave));
-    w->device = device;
-    log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
-             software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
-             options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits);
-    return OK;
+    struct worker *w = ctx;
+    tunnel_receive(w->tunnel, record);
 }
 
-static struct err take_memory(struct worker *w)
+static void on_failed(void *ctx, struct err why)
 {
-    bool ordinary = w->resources->options->ordinary_memory;
-    if (ordinary)
-        log_line(LOG_LEVEL_WARNING,
-                 "%s: --ordinary-memory: the secrets of this TPM are NOT protected from whoever may "
-                 "read this machine's memory",
-                 w->name[0] ? w->name : "new instance");
-    TRY(secret_memory_open(MACHINE_MEMORY_SIZE + POOL_MEMORY_SIZE, ordinary, &w->memory));
-    const struct machine_door door = {.ctx = w, .call = call_enclave};
-    machine_init(&w->machine, &door, w->memory.data);
-    return OK;
+    struct worker *w = ctx;
+    tunnel_fail(w->tunnel, why);
 }
 
-static struct err start_tpm(struct worker *w)
+static void send_record(void *ctx, uint8_t verb, struct span record)
 {
-    struct err result;
-    if (w->start->create) {
-        result = start_create(&w->machine, w->resources->directory_fd, &w->id, &w->store);
-        if (!result.code) id_format(&w->id, w->name);
-    } else {
-        w->id = w->start->id;
-        result = start_open(&w->machine, w->resources->directory_fd, &w->id, &w->store);
-    }
-    return result;
-}
-
-static struct err open_front(struct worker *w)
-{
-    const struct options *options = w->resources->options;
-    const struct front_owner owner = service_owner(w->service);
-    TRY(front_open(w->event, &owner, (uint8_t *)w->memory.data + MACHINE_MEMORY_SIZE, &w->front));
-    service_attach(w->service, w->front);
-    for (size_t i = 0; i < options->endpoint_count; i++)
-        TRY(front_listen(w->front, options->endpoints[i].protocol, options->endpoints[i].channel,
-                         w->resources->listen_fds[i]));
-    return OK;
+    struct worker *w = ctx;
+    struct err result = service_record(w->service, verb, record);
+    if (result.code) tunnel_fail(w->tunnel, result);
 }
 
 /* The clients of the worker before; the one that waits for its reset has it now. */
@@ -126,6 +152,50 @@ static void adopt_sessions(struct worker *w)
     if (waits) front_done(w->front, OK, span_empty());
 }
 
+static void on_linked(void *ctx)
+{
+    struct worker *w = ctx;
+    struct err result =
+        explain(w, "listening", endpoints_serve(&w->resources->options->endpoints, w->resources->listen_fds, w->front));
+    if (!result.code) result = explain(w, "telling its keeper", keeper_send_ready(w->keeper_fd));
+    if (result.code) {
+        (void)sd_event_exit(w->event, SERVICE_FAILED);
+        return;
+    }
+    service_serving(w->service);
+    adopt_sessions(w);
+}
+
+static void on_relink(void *ctx)
+{
+    struct worker *w = ctx;
+    service_relink(w->service);
+}
+
+static void on_shutdown(void *ctx)
+{
+    struct worker *w = ctx;
+    service_stop(w->service);
+}
+
+static struct err open_tunnel(struct worker *w)
+{
+    const struct tunnel_options options = {
+        .crypto = &w->crypto,
+        .transport = {w, send_record, on_linked, on_relink, on_shutdown},
+        .instance = w->resources->options->id,
+        .awaiting_reset = w->start->awaiting_reset,
+    };
+    w->tunnel = w->memory.data;
+    TRY(tunnel_open(&options, w->tunnel));
+    const struct front_owner owner = tunnel_owner(w->tunnel);
+    TRY(front_open(w->event, &owner, (uint8_t *)w->memory.data + TUNNEL_ROOM, &w->front));
+    tunnel_attach(w->tunnel, w->front);
+    return OK;
+}
+
+/* --- the loop --- */
+
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *ctx)
 {
     (void)source, (void)info;
@@ -134,34 +204,63 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
-static struct err watch_signals(struct worker *w)
+static int on_keeper(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+    (void)source, (void)events;
+    struct worker *w = ctx;
+    uint8_t what = 0;
+    int passed = -1;
+    if (pass_receive(fd, &what, &passed).code || what != KEEPER_DAEMON || passed < 0)
+        (void)sd_event_exit(w->event, SERVICE_FAILED);
+    else
+        service_connect(w->service, passed);
+    return 0;
+}
+
+static struct err watch(struct worker *w)
 {
     ENSURE(sd_event_add_signal(w->event, NULL, SIGTERM, on_signal, w) >= 0, SYSTEM);
     ENSURE(sd_event_add_signal(w->event, NULL, SIGINT, on_signal, w) >= 0, SYSTEM);
+    ENSURE(sd_event_add_io(w->event, NULL, w->keeper_fd, EPOLLIN, on_keeper, w) >= 0, SYSTEM);
     return OK;
 }
 
-/* Files first, as the committer's thread inherits that; then the thread; then no more threads. */
-static struct err serve(struct worker *w)
+static struct err open_service(struct worker *w)
 {
-    const struct service_options options = {
+    const struct options *options = w->resources->options;
+    struct service_options service = {
         .event = w->event,
+        .id = options->id,
         .instance = w->name,
         .machine = &w->machine,
-        .target = {.instance = w->name, .ctx = w->store, .commit = commit_to_store},
-        .commit_timeout_usec = w->resources->options->commit_timeout * UINT64_C(1000000),
+        .host = {w, on_admitted, on_disconnected, enclave_fault_of},
+        .front = {w, on_named, on_record, on_failed},
+        .separate_front = options->separate_front,
+        .commit_timeout_usec = options->commit_timeout * UINT64_C(1000000),
         .awaiting_reset = w->start->awaiting_reset,
-        .fault_ctx = w,
-        .fault = enclave_fault_of,
     };
-    TRY(confine_files(w->resources->directory_fd));
-    TRY(service_open(&options, &w->service));
-    TRY(open_front(w));
-    TRY(watch_signals(w));
-    TRY(confine_system_calls(store_creates_files(w->store)));
+    if (options->separate_front) {
+        TRY(gate_open(w->event, w->name, w->resources->front_fd, &w->gate));
+        service.front = gate_front(w->gate);
+    } else {
+        TRY(open_tunnel(w));
+        memcpy(service.front_share, w->tunnel->own.public, sizeof service.front_share);
+    }
+    TRY(service_open(&service, &w->service));
+    if (w->gate) gate_attach(w->gate, w->service);
+    return OK;
+}
+
+/* A separate front-end shows itself when it likes: this end is ready then. */
+static struct err serve(struct worker *w)
+{
+    TRY(open_service(w));
+    TRY(watch(w));
+    TRY(confine_files());
+    TRY(confine_system_calls());
     malloc_trim(0); /* what making the filters took: the instance idles most of its life */
-    TRY(keeper_send_ready(w->keeper_fd, &w->id));
-    adopt_sessions(w);
+    if (w->gate) TRY(keeper_send_ready(w->keeper_fd));
+    service_connect(w->service, w->start->daemon_fd);
     return OK;
 }
 
@@ -169,9 +268,8 @@ static struct err begin(struct worker *w)
 {
     ENSURE(sd_event_new(&w->event) >= 0, SYSTEM);
     TRY(explain(w, "its memory", take_memory(w)));
+    TRY(explain(w, "libcrypto", crypto_init(&w->crypto)));
     TRY(explain(w, "loading the enclave", load_enclave(w)));
-    TRY(explain(w, "starting the TPM", start_tpm(w)));
-    software_device_release_processor(w->device); /* before a client's first byte: it has its key */
     return explain(w, "serving", serve(w));
 }
 
@@ -185,10 +283,11 @@ static void hand_over(struct worker *w)
 static void end(struct worker *w)
 {
     front_close(&w->front);
+    gate_close(&w->gate);
     service_close(&w->service);
     sd_event_unref(w->event);
     enclave_close(&w->enclave);
-    store_close(&w->store);
+    if (w->tunnel) tunnel_close(w->tunnel);
     secret_memory_close(&w->memory);
 }
 
@@ -196,10 +295,10 @@ int worker_run(const struct worker_resources *resources, const struct worker_sta
 {
     struct worker w = {.resources = resources, .start = start, .keeper_fd = keeper_fd};
     mallopt(M_MMAP_THRESHOLD, 64 * 1024); /* a buffer for the largest state costs what the actual one touches */
-    if (!start->create) id_format(&start->id, w.name);
+    id_format(&resources->options->id, w.name);
     int code = SERVICE_FAILED;
     if (!begin(&w).code) code = sd_event_loop(w.event);
-    if (code == SERVICE_REBUILD) hand_over(&w);
+    if (code == SERVICE_REBUILD && w.front) hand_over(&w);
     end(&w);
-    return code == SERVICE_ENDED || code == SERVICE_REBUILD ? code : SERVICE_FAILED;
+    return code >= SERVICE_ENDED && code <= SERVICE_AGAIN ? code : SERVICE_FAILED;
 }

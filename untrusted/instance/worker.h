@@ -1,7 +1,8 @@
 /*
  * The process that holds the enclave and serves its clients. It is made by the keeper and ends when its enclave does.
  *
- * Guarantees: it is confined (confine.h) before the first byte of a client is read.
+ * Guarantees: it is confined (untrusted/front/confine.h) before the first byte of a client, of vtpmd or of a
+ * front-end is read.
  */
 #pragma once
 
@@ -9,7 +10,6 @@
 
 #include "base/err.h"
 #include "untrusted/front/front.h"
-#include "untrusted/instance/id.h"
 #include "untrusted/instance/options.h"
 #include "untrusted/sgx/image.h"
 
@@ -19,20 +19,19 @@
 /* What was opened before any privilege was given up; all descriptors are shared by successive workers. */
 struct worker_resources {
     const struct options *options;
-    int directory_fd;
     int image_fd; /* sealed */
     const struct image *image;
-    int listen_fds[OPTIONS_ENDPOINTS_MAX];
+    int listen_fds[FRONT_ENDPOINTS_MAX];
+    int front_fd;                  /* listens for vtpm-front, if that is how it is served */
     int cpu_fds[WORKER_CPU_STOCK]; /* connected */
 };
 
 /* How a worker begins. */
 struct worker_start {
-    int cpu_fd; /* connected to vtpm-cpu; the worker's */
-    bool create;
-    struct instance_id id; /* unless create */
-    bool awaiting_reset;   /* the worker before died */
-    size_t session_count;  /* clients that the worker before handed over; their descriptors are the worker's */
+    int cpu_fd;           /* connected to vtpm-cpu; the worker's */
+    int daemon_fd;        /* connected to vtpmd; the worker's */
+    bool awaiting_reset;  /* the worker before died */
+    size_t session_count; /* clients that the worker before handed over; their descriptors are the worker's */
     struct front_session sessions[FRONT_CONNECTIONS_MAX];
 };
 

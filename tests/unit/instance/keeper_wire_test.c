@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "untrusted/instance/keeper_wire.h"
+#include "untrusted/wire/pass.h"
 
 static int worker;
 static int keeper;
@@ -26,15 +27,30 @@ static int close_pair(void **state)
     return close(worker);
 }
 
-static void ready_carries_the_id(void **state)
+static void words_without_fields(void **state)
 {
     (void)state;
-    const struct instance_id id = {.bytes = "0123456789abcde"};
     struct keeper_message message;
-    assert_ok(keeper_send_ready(worker, &id));
+    assert_ok(keeper_send_ready(worker));
     assert_ok(keeper_receive(keeper, &message));
     assert_int_equal(message.kind, KEEPER_READY);
-    assert_memory_equal(message.id.bytes, id.bytes, sizeof id.bytes);
+    assert_ok(keeper_send_disconnected(worker));
+    assert_ok(keeper_receive(keeper, &message));
+    assert_int_equal(message.kind, KEEPER_DISCONNECTED);
+}
+
+static void a_word_with_a_descriptor_is_refused_and_closes_it(void **state)
+{
+    (void)state;
+    struct keeper_message message;
+    int pipes[2];
+    uint8_t byte = 0;
+    assert_int_equal(pipe(pipes), 0);
+    assert_ok(pass_send(worker, KEEPER_READY, pipes[1]));
+    close(pipes[1]);
+    assert_err(keeper_receive(keeper, &message), BAD_VALUE);
+    assert_int_equal(read(pipes[0], &byte, 1), 0); /* nobody has the other end any more */
+    close(pipes[0]);
 }
 
 static void all_sessions_are_handed_over(void **state)
@@ -90,10 +106,10 @@ static void nonsense_is_refused(void **state)
         size_t size;
     } rows[] = {
         {{0}, 1},
-        {{3}, 1},
-        {{KEEPER_READY}, 1},
-        {{KEEPER_READY}, 16},
-        {{KEEPER_READY}, 18},
+        {{4}, 1},
+        {{KEEPER_READY}, 2},
+        {{KEEPER_READY}, 17},
+        {{KEEPER_DISCONNECTED}, 2},
         {{KEEPER_HAND_OVER, 0, 0}, 3},
         {{KEEPER_HAND_OVER}, 200},
     };
@@ -109,7 +125,8 @@ static void nonsense_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(ready_carries_the_id, open_pair, close_pair),
+        cmocka_unit_test_setup_teardown(words_without_fields, open_pair, close_pair),
+        cmocka_unit_test_setup_teardown(a_word_with_a_descriptor_is_refused_and_closes_it, open_pair, close_pair),
         cmocka_unit_test_setup_teardown(all_sessions_are_handed_over, open_pair, close_pair),
         cmocka_unit_test_setup_teardown(nobody_may_be_left_to_hand_over, open_pair, close_pair),
         cmocka_unit_test_setup_teardown(a_worker_that_is_gone, open_pair, close_pair),

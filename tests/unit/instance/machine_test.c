@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/peer.h"
 #include "base/bytes.h"
+#include "link/k2.h"
+#include "link/record.h"
 #include "untrusted/instance/machine.h"
 
 static uint8_t *memory;
@@ -48,12 +51,8 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    machine_wipe(&machine);
-    int result = 0;
-    for (size_t i = 0; i < MACHINE_MEMORY_SIZE; i++)
-        if (memory[i]) result = -1;
     free(memory);
-    return result;
+    return 0;
 }
 
 static void put_u32(size_t offset, uint32_t value)
@@ -78,76 +77,79 @@ static void add_effect(uint32_t kind, const void *payload, size_t size)
     put_u32(4, (uint32_t)(answer_size - CALL_RESULT_HEADER_SIZE));
 }
 
-static const uint8_t reply[12] = {0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 1, 2};
+static const uint8_t record[12] = {RECORD_DATA, 1, 2, 3};
+static const uint8_t peer[3] = {PEER_PROOF, 1, 2};
 static const uint8_t stored[8 + 3] = {7, 0, 0, 0, 0, 0, 0, 0, 'a', 'b', 'c'};
-static const uint8_t instance[24] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 9};
+static const uint8_t receipt[PEER_RECEIPT_SIZE] = "receipt";
+static const uint8_t health[4] = {INSTANCE_TPM_FAILURE_MODE};
 
 static struct err ask(struct effects *out_effects)
 {
-    return machine_command(&machine, 1, span_of(reply, sizeof reply), out_effects);
+    return machine_record(&machine, span_of(record, sizeof record), out_effects);
 }
 
-static void a_command_record(void **state)
+static void a_call_record(void **state)
+{
+    (void)state;
+    const struct {
+        uint32_t number;
+        struct err (*call)(struct machine *machine, struct span body, struct effects *out_effects);
+    } rows[] = {{INSTANCE_PEER, machine_peer}, {INSTANCE_LOAD, machine_load}, {INSTANCE_RECORD, machine_record}};
+    for (size_t i = 0; i < 3; i++) {
+        struct effects effects = {0};
+        uint32_t number = 0;
+        uint32_t size = 0;
+        uint64_t time = 0;
+        struct span body;
+        begin_answer(0);
+        assert_ok(rows[i].call(&machine, span_of("abc", 3), &effects));
+        struct reader r = reader_of(span_of(asked, asked_size));
+        assert_ok(read_u32(&r, &number));
+        assert_ok(read_u32(&r, &size));
+        assert_ok(read_u64(&r, &time));
+        assert_ok(read_span(&r, 3, &body));
+        assert_ok(reader_end(&r));
+        assert_int_equal(number, rows[i].number);
+        assert_int_equal(size, 3);
+        assert_true(time > UINT64_C(1600000000000000000));
+        assert_memory_equal(body.data, "abc", 3);
+    }
+}
+
+static void calls_without_a_body(void **state)
 {
     (void)state;
     struct effects effects = {0};
     begin_answer(0);
-    assert_ok(machine_command(&machine, 3, span_of("abc", 3), &effects));
-    struct reader r = reader_of(span_of(asked, asked_size));
-    uint32_t number = 0;
-    uint32_t size = 0;
-    uint64_t time = 0;
-    uint8_t locality = 0;
-    struct span command;
-    assert_ok(read_u32(&r, &number));
-    assert_ok(read_u32(&r, &size));
-    assert_ok(read_u64(&r, &time));
-    assert_ok(read_u8(&r, &locality));
-    assert_ok(read_span(&r, 3, &command));
-    assert_ok(reader_end(&r));
-    assert_int_equal(number, CALL_TPM_COMMAND);
-    assert_int_equal(size, 4);
-    assert_true(time > UINT64_C(1600000000000000000));
-    assert_int_equal(locality, 3);
-    assert_memory_equal(command.data, "abc", 3);
+    assert_ok(machine_stop(&machine, &effects));
+    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE);
+    assert_int_equal(asked[0], INSTANCE_STOP);
+    assert_ok(machine_resume(&machine, &effects));
+    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE);
+    assert_int_equal(asked[0], INSTANCE_RESUME);
 }
 
-static void a_create_record(void **state)
+static void a_start_record_carries_the_id(void **state)
 {
     (void)state;
-    struct effects effects = {0};
-    begin_answer(0);
-    assert_ok(machine_create(&machine, &effects));
-    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE + CALL_START_FIXED_SIZE);
-    assert_int_equal(asked[0], CALL_START);
-    assert_int_equal(asked[16], START_CREATE);
-    const uint8_t none[INSTANCE_ID_SIZE] = {0};
-    assert_memory_equal(asked + 20, none, sizeof none);
-}
-
-static void an_open_record_carries_id_and_state(void **state)
-{
-    (void)state;
-    struct effects effects = {0};
     const struct instance_id id = {.bytes = "0123456789abcde"};
     begin_answer(0);
-    assert_ok(machine_open(&machine, &id, span_of("state", 5), &effects));
-    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE + CALL_START_FIXED_SIZE + 5);
-    assert_int_equal(asked[16], START_OPEN);
-    assert_memory_equal(asked + 20, id.bytes, sizeof id.bytes);
-    assert_memory_equal(asked + asked_size - 5, "state", 5);
+    assert_ok(machine_start(&machine, &id));
+    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE + INSTANCE_START_SIZE);
+    assert_int_equal(asked[0], INSTANCE_START);
+    assert_memory_equal(asked + asked_size - INSTANCE_ID_SIZE, id.bytes, sizeof id.bytes);
 }
 
 static void host_entropy_differs_each_time(void **state)
 {
     (void)state;
-    struct effects effects = {0};
+    const struct instance_id id = {0};
     uint8_t first[HOST_ENTROPY_SIZE];
-    const size_t offset = CALL_RECORD_HEADER_SIZE + 4 + INSTANCE_ID_SIZE + 16;
+    const size_t offset = CALL_RECORD_HEADER_SIZE + CAPABILITY_HINTS_SIZE;
     begin_answer(0);
-    assert_ok(machine_create(&machine, &effects));
+    assert_ok(machine_start(&machine, &id));
     memcpy(first, asked + offset, sizeof first);
-    assert_ok(machine_create(&machine, &effects));
+    assert_ok(machine_start(&machine, &id));
     assert_memory_not_equal(first, asked + offset, sizeof first);
 }
 
@@ -155,10 +157,8 @@ static void what_is_too_large_is_not_sent(void **state)
 {
     (void)state;
     struct effects effects = {0};
-    const struct instance_id id = {0};
     asked_size = 0;
-    assert_err(machine_command(&machine, 0, span_of(answer, TPM_BUFFER_MAX + 1), &effects), TOO_LARGE);
-    assert_err(machine_open(&machine, &id, span_of(answer, STATE_MAX + 1), &effects), TOO_LARGE);
+    assert_err(machine_load(&machine, span_of(answer, CALL_BODY_MAX + 1), &effects), TOO_LARGE);
     assert_int_equal(asked_size, 0);
 }
 
@@ -167,19 +167,22 @@ static void all_effects(void **state)
     (void)state;
     struct effects effects = {0};
     begin_answer(0);
-    add_effect(EFFECT_INSTANCE, instance, sizeof instance);
-    add_effect(EFFECT_STORE, stored, sizeof stored);
-    add_effect(EFFECT_REPLY, reply, sizeof reply);
+    for (size_t i = 0; i < EFFECT_PEERS_MAX; i++)
+        add_effect(INSTANCE_EFFECT_PEER, peer, sizeof peer);
+    add_effect(INSTANCE_EFFECT_STORE, stored, sizeof stored);
+    add_effect(INSTANCE_EFFECT_RECORD, record, sizeof record);
+    add_effect(INSTANCE_EFFECT_RECEIPT, receipt, sizeof receipt);
+    add_effect(INSTANCE_EFFECT_HEALTH, health, sizeof health);
     assert_ok(ask(&effects));
-    assert_true(effects.has_instance);
-    assert_memory_equal(effects.instance.bytes, instance, INSTANCE_ID_SIZE);
-    assert_int_equal(effects.version, 9);
-    assert_true(effects.has_store);
-    assert_int_equal(effects.store_number, 7);
+    assert_int_equal(effects.peer_count, EFFECT_PEERS_MAX);
+    assert_memory_equal(effects.peers[2].data, peer, sizeof peer);
+    assert_int_equal(effects.version, 7);
     assert_int_equal(effects.store.size, 3);
     assert_memory_equal(effects.store.data, "abc", 3);
-    assert_int_equal(effects.reply.size, sizeof reply);
-    assert_memory_equal(effects.reply.data, reply, sizeof reply);
+    assert_int_equal(effects.record.size, sizeof record);
+    assert_memory_equal(effects.record.data, record, sizeof record);
+    assert_memory_equal(effects.receipt.data, receipt, sizeof receipt);
+    assert_int_equal(effects.health, INSTANCE_TPM_FAILURE_MODE);
 }
 
 static void errors_of_door_and_handler_come_back(void **state)
@@ -198,24 +201,29 @@ static void effects_beside_an_error_are_refused(void **state)
     (void)state;
     struct effects effects = {0};
     begin_answer(ERR_TPM);
-    add_effect(EFFECT_REPLY, reply, sizeof reply);
+    add_effect(INSTANCE_EFFECT_RECORD, record, sizeof record);
     assert_err(ask(&effects), TRAILING);
 }
 
-static void an_effect_twice_is_refused(void **state)
+static void an_effect_too_often_is_refused(void **state)
 {
     (void)state;
     const struct {
         uint32_t kind;
         const void *payload;
         size_t size;
-    } rows[] = {{EFFECT_INSTANCE, instance, sizeof instance},
-                {EFFECT_STORE, stored, sizeof stored},
-                {EFFECT_REPLY, reply, sizeof reply}};
-    for (size_t i = 0; i < 3; i++) {
+        size_t allowed;
+    } rows[] = {{INSTANCE_EFFECT_PEER, peer, sizeof peer, EFFECT_PEERS_MAX},
+                {INSTANCE_EFFECT_STORE, stored, sizeof stored, 1},
+                {INSTANCE_EFFECT_RECORD, record, sizeof record, 1},
+                {INSTANCE_EFFECT_RECEIPT, receipt, sizeof receipt, 1},
+                {INSTANCE_EFFECT_HEALTH, health, sizeof health, 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct effects effects = {0};
         begin_answer(0);
-        add_effect(rows[i].kind, rows[i].payload, rows[i].size);
+        for (size_t n = 0; n < rows[i].allowed; n++)
+            add_effect(rows[i].kind, rows[i].payload, rows[i].size);
+        assert_ok(ask(&effects));
         add_effect(rows[i].kind, rows[i].payload, rows[i].size);
         assert_err(ask(&effects), BAD_VALUE);
     }
@@ -224,25 +232,36 @@ static void an_effect_twice_is_refused(void **state)
 static void malformed_effects_are_refused(void **state)
 {
     (void)state;
+    static const uint8_t bytes[RECORD_MAX];
+    const struct {
+        uint32_t kind;
+        size_t size;
+        enum err_code code;
+    } rows[] = {
+        {0, 12, ERR_BAD_VALUE},
+        {6, 12, ERR_BAD_VALUE},
+        {INSTANCE_EFFECT_PEER, 0, ERR_BAD_VALUE},
+        {INSTANCE_EFFECT_PEER, PEER_MESSAGE_MAX + 1, ERR_TOO_LARGE},
+        {INSTANCE_EFFECT_RECORD, 0, ERR_BAD_VALUE},
+        {INSTANCE_EFFECT_RECORD, RECORD_OVERHEAD + K2_MESSAGE_MAX + 1, ERR_TOO_LARGE},
+        {INSTANCE_EFFECT_STORE, 7, ERR_TRUNCATED},
+        {INSTANCE_EFFECT_STORE, 12, ERR_BAD_VALUE}, /* version 0 */
+        {INSTANCE_EFFECT_RECEIPT, PEER_RECEIPT_SIZE - 1, ERR_BAD_VALUE},
+        {INSTANCE_EFFECT_RECEIPT, PEER_RECEIPT_SIZE + 1, ERR_BAD_VALUE},
+        {INSTANCE_EFFECT_HEALTH, 3, ERR_TRUNCATED},
+        {INSTANCE_EFFECT_HEALTH, 4, ERR_BAD_VALUE}, /* no health */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct effects effects = {0};
+        begin_answer(0);
+        add_effect(rows[i].kind, bytes, rows[i].size);
+        struct err result = ask(&effects);
+        if (result.code != rows[i].code) fail_msg("row %zu: %d", i, result.code);
+    }
     struct effects effects = {0};
     begin_answer(0);
-    add_effect(4, reply, sizeof reply);
+    add_effect(INSTANCE_EFFECT_STORE, stored, 8);
     assert_err(ask(&effects), BAD_VALUE);
-    begin_answer(0);
-    add_effect(EFFECT_INSTANCE, instance, sizeof instance - 1);
-    assert_err(ask(&effects), TRUNCATED);
-    begin_answer(0);
-    add_effect(EFFECT_INSTANCE, asked, sizeof instance + 1);
-    assert_err(ask(&effects), TRAILING);
-    begin_answer(0);
-    add_effect(EFFECT_STORE, stored, 8);
-    assert_err(ask(&effects), BAD_VALUE);
-    begin_answer(0);
-    add_effect(EFFECT_REPLY, reply, 0);
-    assert_err(ask(&effects), BAD_VALUE);
-    begin_answer(0);
-    add_effect(EFFECT_REPLY, memory, TPM_BUFFER_MAX + 1);
-    assert_err(ask(&effects), TOO_LARGE);
 }
 
 static void padding_must_be_zero(void **state)
@@ -250,7 +269,7 @@ static void padding_must_be_zero(void **state)
     (void)state;
     struct effects effects = {0};
     begin_answer(0);
-    add_effect(EFFECT_REPLY, reply, sizeof reply);
+    add_effect(INSTANCE_EFFECT_RECORD, record, sizeof record);
     answer[answer_size - 1] = 1;
     assert_err(ask(&effects), BAD_VALUE);
 }
@@ -259,13 +278,13 @@ static void every_cut_of_a_record_is_refused(void **state)
 {
     (void)state;
     begin_answer(0);
-    add_effect(EFFECT_INSTANCE, instance, sizeof instance);
-    add_effect(EFFECT_REPLY, reply, sizeof reply);
+    add_effect(INSTANCE_EFFECT_PEER, peer, sizeof peer);
+    add_effect(INSTANCE_EFFECT_RECORD, record, sizeof record);
     const size_t whole = answer_size;
     for (answer_size = 0; answer_size < whole; answer_size++) {
         struct effects effects = {0};
         assert_int_not_equal(ask(&effects).code, ERR_NONE);
-        assert_int_equal(effects.reply.size, 0);
+        assert_int_equal(effects.record.size, 0);
     }
 }
 
@@ -274,7 +293,7 @@ static void bytes_behind_the_record_are_refused(void **state)
     (void)state;
     struct effects effects = {0};
     begin_answer(0);
-    add_effect(EFFECT_REPLY, reply, sizeof reply);
+    add_effect(INSTANCE_EFFECT_RECORD, record, sizeof record);
     answer_size += 8;
     assert_err(ask(&effects), TRAILING);
 }
@@ -284,15 +303,15 @@ static void bytes_behind_the_record_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        MACHINE_TEST(a_command_record),
-        MACHINE_TEST(a_create_record),
-        MACHINE_TEST(an_open_record_carries_id_and_state),
+        MACHINE_TEST(a_call_record),
+        MACHINE_TEST(calls_without_a_body),
+        MACHINE_TEST(a_start_record_carries_the_id),
         MACHINE_TEST(host_entropy_differs_each_time),
         MACHINE_TEST(what_is_too_large_is_not_sent),
         MACHINE_TEST(all_effects),
         MACHINE_TEST(errors_of_door_and_handler_come_back),
         MACHINE_TEST(effects_beside_an_error_are_refused),
-        MACHINE_TEST(an_effect_twice_is_refused),
+        MACHINE_TEST(an_effect_too_often_is_refused),
         MACHINE_TEST(malformed_effects_are_refused),
         MACHINE_TEST(padding_must_be_zero),
         MACHINE_TEST(every_cut_of_a_record_is_refused),

@@ -39,11 +39,12 @@ static void bad(const char *const *words)
 static void the_least_that_is_needed(void **state)
 {
     (void)state;
-    struct options options = good(WORDS("--state-dir", "/s", "--create", "--swtpm", "tcp:2321"));
-    assert_true(options.create);
-    assert_string_equal(options.state_directory, "/s");
+    struct options options = good(WORDS("--daemon", "/d", "--id", UUID, "--swtpm", "tcp:2321"));
+    assert_false(options.separate_front);
+    assert_string_equal(options.daemon, "/d");
     assert_int_equal(options.commit_timeout, 20);
     assert_false(options.ordinary_memory);
+    assert_false(options.rebuilt);
     assert_null(options.user);
 }
 
@@ -51,26 +52,34 @@ static void an_address_makes_two_endpoints_of_one_channel(void **state)
 {
     (void)state;
     struct options options =
-        good(WORDS("--state-dir=/s", "--create", "--swtpm=unix:/run/t", "--mssim=tcp:2321", "--swtpm=tcp:[::1]:5000"));
+        good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=unix:/run/t", "--mssim=tcp:2321", "--swtpm=tcp:[::1]:5000"));
     const struct protocol *expected[] = {&protocol_stream,         &protocol_control, &protocol_mssim_command,
                                          &protocol_mssim_platform, &protocol_stream,  &protocol_control};
-    assert_int_equal(options.endpoint_count, 6);
+    assert_int_equal(options.endpoints.count, 6);
     for (unsigned i = 0; i < 6; i++) {
-        assert_ptr_equal(options.endpoints[i].protocol, expected[i]);
-        assert_int_equal(options.endpoints[i].channel, i / 2);
+        assert_ptr_equal(options.endpoints.places[i].protocol, expected[i]);
+        assert_int_equal(options.endpoints.places[i].channel, i / 2);
     }
-    assert_string_equal(options.endpoints[1].address.socket.local.sun_path, "/run/t.ctrl");
+    assert_string_equal(options.endpoints.places[1].address.socket.local.sun_path, "/run/t.ctrl");
+}
+
+static void a_separate_front_end_has_one_socket(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--daemon=/d", "--id=" UUID, "--front=unix:/run/front.sock"));
+    assert_true(options.separate_front);
+    assert_int_equal(options.endpoints.count, 0);
+    assert_string_equal(options.front.socket.local.sun_path, "/run/front.sock");
 }
 
 static void an_id_is_a_uuid(void **state)
 {
     (void)state;
     char text[ID_TEXT_SIZE];
-    struct options options = good(WORDS("--state-dir=/s", "--id=" UUID, "--swtpm=tcp:1"));
-    assert_false(options.create);
+    struct options options = good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1"));
     id_format(&options.id, text);
     assert_string_equal(text, UUID);
-    options = good(WORDS("--state-dir=/s", "--id=0F0E0D0C-0B0A-4908-8706-050403020100", "--swtpm=tcp:1"));
+    options = good(WORDS("--daemon=/d", "--id=0F0E0D0C-0B0A-4908-8706-050403020100", "--swtpm=tcp:1"));
     id_format(&options.id, text);
     assert_string_equal(text, UUID);
 }
@@ -89,44 +98,46 @@ static void what_is_no_uuid_is_refused(void **state)
     struct instance_id id;
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
         assert_err(id_parse(ids[i], &id), BAD_VALUE);
-    bad(WORDS("--state-dir=/s", "--id=x", "--swtpm=tcp:1"));
+    bad(WORDS("--daemon=/d", "--id=x", "--swtpm=tcp:1"));
 }
 
 static void what_is_missing_is_said(void **state)
 {
     (void)state;
-    bad(WORDS("--create", "--swtpm=tcp:1"));
-    bad(WORDS("--state-dir=/s", "--swtpm=tcp:1"));
-    bad(WORDS("--state-dir=/s", "--create"));
+    bad(WORDS("--id=" UUID, "--swtpm=tcp:1"));
+    bad(WORDS("--daemon=/d", "--swtpm=tcp:1"));
+    bad(WORDS("--daemon=/d", "--id=" UUID));
 }
 
 static void contradictions_are_refused(void **state)
 {
     (void)state;
-    bad(WORDS("--state-dir=/s", "--create", "--id=" UUID, "--swtpm=tcp:1"));
-    bad(WORDS("--state-dir=/s", "--create", "--mssim=unix:/x"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:65535"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "more"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--unknown"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--front=unix:/f"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--front=tcp:1"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--front=unix:/f", "--front=unix:/g"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--mssim=unix:/x"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:65535"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "more"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--unknown"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm"));
 }
 
 static void a_commit_timeout_is_1_to_3600_seconds(void **state)
 {
     (void)state;
-    struct options options = good(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=3600"));
+    struct options options = good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--commit-timeout=3600"));
     assert_int_equal(options.commit_timeout, 3600);
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=0"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=3601"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=1s"));
-    bad(WORDS("--state-dir=/s", "--create", "--swtpm=tcp:1", "--commit-timeout=-1"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--commit-timeout=0"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--commit-timeout=3601"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--commit-timeout=1s"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--commit-timeout=-1"));
 }
 
 static void too_many_addresses_are_refused(void **state)
 {
     (void)state;
     static char storage[20][16];
-    char *argv[20] = {"vtpm-instance", "--state-dir=/s", "--create"};
+    char *argv[20] = {"vtpm-instance", "--daemon=/d", ("--id=" UUID)};
     struct options options;
     enum options_action action = OPTIONS_RUN;
     for (size_t i = 3; i < 20; i++) {
@@ -153,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_least_that_is_needed),
         cmocka_unit_test(an_address_makes_two_endpoints_of_one_channel),
+        cmocka_unit_test(a_separate_front_end_has_one_socket),
         cmocka_unit_test(an_id_is_a_uuid),
         cmocka_unit_test(what_is_no_uuid_is_refused),
         cmocka_unit_test(what_is_missing_is_said),

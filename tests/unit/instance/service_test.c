@@ -1,123 +1,71 @@
 /*
- * The service with a fake enclave and a fake disk, asked through the front's own interface: a socket of swtpm's data
+ * The service with a fake enclave and a fake vtpmd, asked through the front's own interface: a socket of swtpm's data
  * channel and one of its control channel.
  */
 #include "tests/fakes/assertions.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
-#include "untrusted/instance/service.h"
+#include "tests/unit/instance/rig.h"
+#include "untrusted/front/tunnel.h"
 
-/* --- the fake enclave --- */
-
-static struct {
-    unsigned calls;
-    unsigned last; /* number of the last call */
-    bool waiting;  /* a store is under way */
-    uint64_t version;
-    bool stores;          /* every command changes the state */
-    bool replies_at_once; /* a store and its reply in one answer: against the contract */
-    struct err fault;     /* of the next call */
-} enclave;
-
-static const uint8_t reply[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0, 0, 'o', 'k'};
-
-static struct err write_effect(struct writer *w, uint32_t kind, const void *payload, size_t size)
-{
-    uint8_t *padding = NULL;
-    TRY(write_u32(w, kind));
-    TRY(write_u32(w, (uint32_t)size));
-    TRY(write_bytes(w, payload, size));
-    return write_zeros(w, (8 - size % 8) % 8, &padding);
-}
-
-static struct err write_store(struct writer *w)
-{
-    uint8_t payload[8 + 5] = {0};
-    payload[0] = (uint8_t)++enclave.version;
-    memcpy(payload + 8, "state", 5);
-    enclave.waiting = true;
-    return write_effect(w, EFFECT_STORE, payload, sizeof payload);
-}
-
-static struct err write_effects(struct writer *w, uint32_t number)
-{
-    if (number == CALL_STORED) enclave.waiting = false;
-    if (number == CALL_TPM_COMMAND && enclave.stores) {
-        TRY(write_store(w));
-        if (enclave.replies_at_once) return write_effect(w, EFFECT_REPLY, reply, sizeof reply);
-        return OK;
-    }
-    if (number == CALL_TPM_OFF) return write_store(w);
-    if (number == CALL_TPM_COMMAND || (number == CALL_STORED && enclave.last == CALL_TPM_COMMAND))
-        return write_effect(w, EFFECT_REPLY, reply, sizeof reply);
-    return OK;
-}
-
-static struct err call(void *ctx, struct span input, uint8_t *output, size_t capacity, size_t *out_size)
-{
-    (void)ctx;
-    const uint32_t number = input.data[0];
-    enclave.calls++;
-    TRY(enclave.fault);
-    assert_true(!enclave.waiting || number == CALL_STORED);
-    if (number == CALL_STORED) assert_int_equal(input.data[CALL_RECORD_HEADER_SIZE], enclave.version);
-    struct writer w = writer_of(output + CALL_RESULT_HEADER_SIZE, capacity - CALL_RESULT_HEADER_SIZE);
-    TRY(write_effects(&w, number));
-    enclave.last = number;
-    struct writer head = writer_of(output, CALL_RESULT_HEADER_SIZE);
-    TRY(write_u32(&head, 0));
-    TRY(write_u32(&head, (uint32_t)w.size));
-    *out_size = CALL_RESULT_HEADER_SIZE + w.size;
-    return OK;
-}
-
-/* --- the fake disk, used by the committer's thread --- */
-
-static atomic_uint disk_failures; /* writes that fail from now on */
-static atomic_bool disk_stalls;
-static atomic_uint disk_writes;
-
-static struct err commit(void *ctx, struct span state)
-{
-    (void)ctx;
-    ENSURE(state.size == 5 && memcmp(state.data, "state", 5) == 0, BAD_VALUE);
-    while (atomic_load(&disk_stalls))
-        usleep(1000);
-    if (atomic_load(&disk_failures)) {
-        atomic_fetch_sub(&disk_failures, 1);
-        errno = ENOSPC;
-        return FAIL(STATE_IO);
-    }
-    atomic_fetch_add(&disk_writes, 1);
-    return OK;
-}
-
-/* --- what stands around the service --- */
-
-#define TIMEOUT_USEC UINT64_C(300000)
-
-static sd_event *event;
-static struct machine machine;
-static struct service *service;
+static struct rig rig;
 static struct front *front;
-static void *memory;
+static struct tunnel *tunnel;
+static void *pool;
 static int data;
 static int control;
+static unsigned links;
 
-static void fault(void *ctx, uint16_t *out_vector, uint64_t *out_address)
+/* --- the front-end in this process, as the worker puts it together --- */
+
+static struct err on_named(void *ctx, const struct link_told *told)
 {
     (void)ctx;
-    *out_vector = 14;
-    *out_address = 0x1000;
+    return tunnel_bind(tunnel, told);
+}
+
+static void on_record(void *ctx, struct span record)
+{
+    (void)ctx;
+    tunnel_receive(tunnel, record);
+}
+
+static void on_failed(void *ctx, struct err why)
+{
+    (void)ctx;
+    tunnel_fail(tunnel, why);
+}
+
+static void send_record(void *ctx, uint8_t verb, struct span record)
+{
+    (void)ctx;
+    struct err result = service_record(rig.service, verb, record);
+    if (result.code) tunnel_fail(tunnel, result);
+}
+
+static void on_linked(void *ctx)
+{
+    (void)ctx;
+    links++;
+    service_serving(rig.service);
+}
+
+static void on_relink(void *ctx)
+{
+    (void)ctx;
+    service_relink(rig.service);
+}
+
+static void on_shutdown(void *ctx)
+{
+    (void)ctx;
+    service_stop(rig.service);
 }
 
 static int connected_to(const struct protocol *protocol)
@@ -137,37 +85,42 @@ static int connected_to(const struct protocol *protocol)
 
 static void open_service(bool awaiting_reset)
 {
-    const struct machine_door door = {.call = call};
-    memory = aligned_alloc(8, (MACHINE_MEMORY_SIZE + POOL_MEMORY_SIZE + 7) / 8 * 8);
-    assert_non_null(memory);
-    memset(memory, 0, MACHINE_MEMORY_SIZE + POOL_MEMORY_SIZE);
-    memset(&enclave, 0, sizeof enclave);
-    atomic_store(&disk_failures, 0);
-    atomic_store(&disk_stalls, false);
-    atomic_store(&disk_writes, 0);
-    machine_init(&machine, &door, memory);
-    assert_true(sd_event_new(&event) >= 0);
-    const struct service_options options = {
-        .event = event,
-        .instance = "test",
-        .machine = &machine,
-        .target = {.instance = "test", .commit = commit},
-        .commit_timeout_usec = TIMEOUT_USEC,
+    struct service_options options = rig_begin(&rig, awaiting_reset);
+    const struct tunnel_options link = {
+        .crypto = &rig.crypto,
+        .transport = {NULL, send_record, on_linked, on_relink, on_shutdown},
+        .instance = rig.id,
         .awaiting_reset = awaiting_reset,
-        .fault = fault,
     };
-    assert_ok(service_open(&options, &service));
-    const struct front_owner owner = service_owner(service);
-    assert_ok(front_open(event, &owner, (uint8_t *)memory + MACHINE_MEMORY_SIZE, &front));
-    service_attach(service, front);
+    tunnel = calloc(1, sizeof *tunnel);
+    pool = calloc(1, POOL_MEMORY_SIZE);
+    assert_ok(tunnel_open(&link, tunnel));
+    const struct front_owner owner = tunnel_owner(tunnel);
+    assert_ok(front_open(rig.event, &owner, pool, &front));
+    tunnel_attach(tunnel, front);
+    options.front = (struct service_front){NULL, on_named, on_record, on_failed};
+    memcpy(options.front_share, tunnel->own.public, sizeof options.front_share);
+    assert_ok(service_open(&options, &rig.service));
+    links = 0;
     data = connected_to(&protocol_stream);
     control = connected_to(&protocol_control);
+    rig_connect(&rig);
+}
+
+static int set_up_blank(void **state)
+{
+    (void)state;
+    open_service(false);
+    return 0;
 }
 
 static int set_up(void **state)
 {
     (void)state;
     open_service(false);
+    rig_start(&rig);
+    rig_expect_health(&rig, HEALTH_SERVING);
+    assert_int_equal(links, 1);
     return 0;
 }
 
@@ -175,42 +128,36 @@ static int set_up_after_a_death(void **state)
 {
     (void)state;
     open_service(true);
+    rig_start(&rig);
+    rig_expect_health(&rig, HEALTH_AWAITING_RESET);
     return 0;
 }
 
+static bool is_zero(const void *memory, size_t size)
+{
+    const uint8_t *bytes = memory;
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i]) return false;
+    return true;
+}
+
+/* Nothing of a command or a response is left in the memory that is guarded. */
 static int tear_down(void **state)
 {
     (void)state;
-    atomic_store(&disk_stalls, false);
     close(data);
     close(control);
     front_close(&front);
-    service_close(&service);
-    machine_wipe(&machine);
-    sd_event_unref(event);
-    const uint8_t *bytes = memory;
-    int result = 0;
-    for (size_t i = 0; i < MACHINE_MEMORY_SIZE + POOL_MEMORY_SIZE; i++)
-        if (bytes[i]) result = -1;
-    free(memory);
-    return result;
-}
-
-static void run_for(uint64_t usec)
-{
-    struct timespec begin;
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    do {
-        if (sd_event_get_state(event) == SD_EVENT_FINISHED) return;
-        (void)sd_event_run(event, 1000);
-        clock_gettime(CLOCK_MONOTONIC, &end);
-    } while ((uint64_t)(end.tv_sec - begin.tv_sec) * 1000000 + (uint64_t)end.tv_nsec / 1000 -
-                 (uint64_t)begin.tv_nsec / 1000 <
-             usec);
+    const bool wiped = is_zero(tunnel->plaintext, sizeof tunnel->plaintext) && is_zero(pool, POOL_MEMORY_SIZE);
+    tunnel_close(tunnel);
+    rig_end(&rig);
+    free(tunnel);
+    free(pool);
+    return wiped ? 0 : -1;
 }
 
 static const uint8_t command[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 8};
+static const uint8_t reply[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0, 0, 'o', 'k'};
 static const uint8_t failure[] = {0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x01};
 static const uint8_t cmd_init[] = {0, 0, 0, 2, 0, 0, 0, 0};
 static const uint8_t cmd_shutdown[] = {0, 0, 0, 3};
@@ -228,7 +175,7 @@ static void hear(int fd, const void *bytes, size_t size)
     uint8_t received[64];
     ssize_t count = -1;
     for (int i = 0; i < 5000 && count < 0; i++) {
-        run_for(1000);
+        rig_run_for(&rig, 1000);
         count = recv(fd, received, sizeof received, 0);
     }
     assert_int_equal(count, size);
@@ -242,158 +189,172 @@ static void hear_nothing(int fd)
     assert_int_equal(errno, EAGAIN);
 }
 
+#define SAY(fd, question) say(fd, question, sizeof(question))
 #define ASK(fd, question, answer)                                                                                      \
     do {                                                                                                               \
         say(fd, question, sizeof(question));                                                                           \
         hear(fd, answer, sizeof(answer));                                                                              \
     } while (0)
 
-static void assert_ended(int code)
+static void reset(void)
 {
-    run_for(1000);
-    int ended_with = -1;
-    assert_true(sd_event_get_exit_code(event, &ended_with) >= 0);
-    assert_int_equal(ended_with, code);
+    SAY(control, cmd_init);
+    rig_expect_peer(&rig, RECORD_DATA, RIG_ASK);
+    hear_nothing(control);
+    rig_peer(&rig, RECORD_DATA, RIG_LEASE);
+    hear(control, success, sizeof success);
 }
 
-/* --- tests --- */
+/* --- commands and commits --- */
 
 static void a_command_that_changes_nothing_is_answered_at_once(void **state)
 {
     (void)state;
+    const unsigned calls = rig.calls;
     ASK(data, command, reply);
-    assert_int_equal(enclave.calls, 1);
-    assert_int_equal(atomic_load(&disk_writes), 0);
+    assert_int_equal(rig.calls, calls + 1);
+    rig_expect_nothing(&rig);
 }
 
-static void an_answer_waits_for_its_store(void **state)
+static void an_answer_waits_until_its_state_is_recorded(void **state)
 {
     (void)state;
-    enclave.stores = true;
-    atomic_store(&disk_stalls, true);
-    say(data, command, sizeof command);
-    run_for(50000);
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    rig_expect_nothing(&rig);
     hear_nothing(data);
-    assert_int_equal(enclave.calls, 1);
-    atomic_store(&disk_stalls, false);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     hear(data, reply, sizeof reply);
-    assert_int_equal(enclave.last, CALL_STORED);
-    assert_int_equal(atomic_load(&disk_writes), 1);
 }
 
 static void many_commits(void **state)
 {
     (void)state;
-    enclave.stores = true;
+    rig.stores = true;
     for (unsigned i = 1; i <= 200; i++) {
-        ASK(data, command, reply);
-        assert_int_equal(atomic_load(&disk_writes), i);
+        SAY(data, command);
+        rig_expect_commit(&rig, i);
+        rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+        hear(data, reply, sizeof reply);
     }
-}
-
-static void a_failed_write_is_tried_again(void **state)
-{
-    (void)state;
-    enclave.stores = true;
-    atomic_store(&disk_failures, 3);
-    ASK(data, command, reply);
-    assert_int_equal(atomic_load(&disk_writes), 1);
 }
 
 static void after_the_timeout_everything_fails_and_the_enclave_is_left_alone(void **state)
 {
     (void)state;
-    enclave.stores = true;
-    atomic_store(&disk_stalls, true);
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    hear(data, failure, sizeof failure);
+    rig_expect_health(&rig, HEALTH_BROKEN);
+    const unsigned calls = rig.calls;
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     ASK(data, command, failure);
-    atomic_store(&disk_stalls, false);
-    run_for(50000);
-    const unsigned calls = enclave.calls;
     ASK(data, command, failure);
-    ASK(data, command, failure);
-    assert_int_equal(enclave.calls, calls);
+    assert_int_equal(rig.calls, calls);
     hear_nothing(data);
-}
-
-static void a_write_that_was_given_up_is_not_tried_again(void **state)
-{
-    (void)state;
-    enclave.stores = true;
-    atomic_store(&disk_failures, 1000);
-    ASK(data, command, failure);
-    atomic_store(&disk_failures, 0);
-    run_for(2 * TIMEOUT_USEC);
-    assert_int_equal(atomic_load(&disk_writes), 0);
 }
 
 /* The timer that the first commit set runs out in the middle of the second. */
 static void the_timeout_is_of_each_commit(void **state)
 {
     (void)state;
-    enclave.stores = true;
-    ASK(data, command, reply);
-    run_for(TIMEOUT_USEC * 3 / 4);
-    atomic_store(&disk_stalls, true);
-    say(data, command, sizeof command);
-    run_for(TIMEOUT_USEC / 2);
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+    rig_run_for(&rig, RIG_TIMEOUT_USEC * 3 / 4);
+    SAY(data, command);
+    rig_expect_commit(&rig, 2);
+    rig_run_for(&rig, RIG_TIMEOUT_USEC / 2);
     hear_nothing(data);
-    atomic_store(&disk_stalls, false);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     hear(data, reply, sizeof reply);
 }
+
+static void health_counts_commands_and_commits(void **state)
+{
+    (void)state;
+    struct health_told told;
+    ASK(data, command, reply);
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+    assert_ok(wire_send(rig.daemon, WIRE_ASK_HEALTH, NULL, 0));
+    assert_ok(wire_parse_health(rig_expect(&rig, WIRE_HEALTH), &told));
+    assert_int_equal(told.health, HEALTH_SERVING);
+    assert_int_equal(told.commands, 2);
+    assert_int_equal(told.commits, 1);
+}
+
+static void a_tpm_in_failure_mode_is_reported(void **state)
+{
+    (void)state;
+    rig.fails = true;
+    ASK(data, command, reply);
+    rig_expect_health(&rig, HEALTH_TPM_FAILURE);
+}
+
+/* --- an enclave that is lost --- */
 
 static void a_reset_of_a_lost_tpm_asks_for_a_new_process(void **state)
 {
     (void)state;
-    enclave.fault = FAIL(SGX_FAULT);
+    rig.fault = FAIL(SGX_FAULT);
     ASK(data, command, failure);
-    say(control, cmd_init, sizeof cmd_init);
-    run_for(20000);
+    SAY(control, cmd_init);
+    rig_run_for(&rig, 20000);
     hear_nothing(control);
-    assert_ended(SERVICE_REBUILD);
+    rig_assert_ended(&rig, SERVICE_REBUILD);
 }
 
 static void an_enclave_that_faults_is_not_entered_again(void **state)
 {
     (void)state;
-    enclave.fault = FAIL(SGX_FAULT);
+    const unsigned calls = rig.calls;
+    rig.fault = FAIL(SGX_FAULT);
     ASK(data, command, failure);
-    enclave.fault = OK;
+    rig.fault = OK;
     ASK(data, command, failure);
-    assert_int_equal(enclave.calls, 1);
-}
-
-static void a_reply_beside_its_store_breaks_the_contract(void **state)
-{
-    (void)state;
-    enclave.stores = enclave.replies_at_once = true;
-    ASK(data, command, failure);
-    ASK(data, command, failure);
-    assert_int_equal(enclave.calls, 1);
+    assert_int_equal(rig.calls, calls + 1);
 }
 
 static void a_lost_tpm_can_be_stopped(void **state)
 {
     (void)state;
-    enclave.fault = FAIL(SGX_FAULT);
+    rig.fault = FAIL(SGX_FAULT);
     ASK(data, command, failure);
     ASK(control, cmd_stop, success);
     ASK(data, command, failure);
-    say(control, cmd_init, sizeof cmd_init);
-    run_for(20000);
-    assert_ended(SERVICE_REBUILD);
+    SAY(control, cmd_init);
+    rig_run_for(&rig, 20000);
+    rig_assert_ended(&rig, SERVICE_REBUILD);
+}
+
+static void a_lost_tpm_ends_without_a_receipt(void **state)
+{
+    (void)state;
+    rig.fault = FAIL(SGX_FAULT);
+    ASK(data, command, failure);
+    service_stop(rig.service);
+    rig_assert_ended(&rig, SERVICE_FAILED);
 }
 
 static void reset_stop_and_start(void **state)
 {
     (void)state;
-    ASK(control, cmd_init, success);
-    assert_int_equal(enclave.last, CALL_TPM_RESET);
+    reset();
+    SAY(control, cmd_stop);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(control, success, sizeof success);
     ASK(control, cmd_stop, success);
-    assert_int_equal(enclave.last, CALL_STORED);
-    assert_int_equal(atomic_load(&disk_writes), 1);
-    ASK(control, cmd_stop, success);
-    assert_int_equal(atomic_load(&disk_writes), 1);
-    ASK(control, cmd_init, success);
+    rig_expect_nothing(&rig);
+    reset();
     ASK(data, command, reply);
 }
 
@@ -401,59 +362,96 @@ static void a_tpm_that_died_under_its_client_fails_until_the_client_resets_it(vo
 {
     (void)state;
     ASK(data, command, failure);
-    assert_int_equal(enclave.calls, 0);
-    ASK(control, cmd_init, success);
+    assert_int_equal(rig.last_verb, 0);
+    SAY(control, cmd_init);
+    rig_expect_peer(&rig, RECORD_DATA, RIG_ASK);
+    rig_peer(&rig, RECORD_DATA, RIG_LEASE);
+    hear(control, success, sizeof success);
+    rig_expect_health(&rig, HEALTH_SERVING);
     ASK(data, command, reply);
 }
 
-static void stop_shuts_down_in_order_and_stores(void **state)
+/* --- the end --- */
+
+static void stop_shuts_down_in_order_and_delivers_the_receipt(void **state)
 {
     (void)state;
-    service_stop(service);
-    run_for(50000);
-    assert_int_equal(atomic_load(&disk_writes), 1);
-    assert_int_equal(enclave.last, CALL_STORED);
-    assert_ended(SERVICE_ENDED);
+    assert_ok(wire_send(rig.daemon, WIRE_STOP, NULL, 0));
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
 static void stop_lets_the_running_commit_finish(void **state)
 {
     (void)state;
-    enclave.stores = true;
-    atomic_store(&disk_stalls, true);
-    say(data, command, sizeof command);
-    run_for(20000);
-    service_stop(service);
-    service_stop(service);
-    run_for(20000);
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    service_stop(rig.service);
+    service_stop(rig.service);
+    rig_expect_nothing(&rig);
     hear_nothing(data);
-    atomic_store(&disk_stalls, false);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     hear(data, reply, sizeof reply);
-    run_for(50000);
-    assert_int_equal(atomic_load(&disk_writes), 2);
-    assert_ended(SERVICE_ENDED);
+    rig_expect_commit(&rig, 2);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect(&rig, WIRE_RECEIPT);
+    rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
-static void stop_without_a_disk_ends_and_says_so(void **state)
+static void stop_without_an_answer_of_vtpmd_ends_and_says_so(void **state)
 {
     (void)state;
-    atomic_store(&disk_failures, 1000);
-    service_stop(service);
-    run_for(2 * TIMEOUT_USEC);
-    assert_ended(SERVICE_FAILED);
+    service_stop(rig.service);
+    rig_run_for(&rig, 2 * RIG_TIMEOUT_USEC);
+    rig_assert_ended(&rig, SERVICE_FAILED);
 }
 
-static void a_clients_shutdown_is_answered_when_all_is_stored(void **state)
+static void a_receipt_is_kept_until_vtpmd_is_back(void **state)
 {
     (void)state;
-    atomic_store(&disk_stalls, true);
-    say(control, cmd_shutdown, sizeof cmd_shutdown);
-    run_for(50000);
+    struct hello_instance hello;
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    shutdown(rig.daemon_fd, SHUT_RD); /* it does not take what is sent */
+    rig_run_for(&rig, 20000);
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    assert_int_equal(rig.disconnected, 1);
+    rig_connect(&rig);
+    assert_ok(wire_parse_hello_instance(rig_expect(&rig, WIRE_HELLO_INSTANCE), &hello));
+    assert_true(hello.serving);
+    assert_int_equal(hello.start, RIG_START);
+    assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+static void a_receipt_that_nobody_takes_ends_as_a_failure(void **state)
+{
+    (void)state;
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    shutdown(rig.daemon_fd, SHUT_RD);
+    rig_run_for(&rig, 2 * RIG_TIMEOUT_USEC);
+    rig_assert_ended(&rig, SERVICE_FAILED);
+}
+
+static void a_clients_shutdown_is_answered_when_the_tpm_is_off(void **state)
+{
+    (void)state;
+    SAY(control, cmd_shutdown);
+    rig_expect_commit(&rig, 1);
     hear_nothing(control);
-    atomic_store(&disk_stalls, false);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     hear(control, success, sizeof success);
-    assert_int_equal(atomic_load(&disk_writes), 1);
-    assert_ended(SERVICE_ENDED);
+    rig_expect_commit(&rig, 2);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect(&rig, WIRE_RECEIPT);
+    rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
 static void what_comes_behind_a_shutdown_is_not_begun(void **state)
@@ -461,45 +459,208 @@ static void what_comes_behind_a_shutdown_is_not_begun(void **state)
     (void)state;
     const uint8_t refused[] = {0, 0, 1, 1};
     const int second = connected_to(&protocol_control);
-    atomic_store(&disk_stalls, true);
-    say(control, cmd_shutdown, sizeof cmd_shutdown);
-    run_for(20000);
-    say(second, cmd_init, sizeof cmd_init);
-    say(data, command, sizeof command);
-    run_for(20000);
-    atomic_store(&disk_stalls, false);
+    SAY(control, cmd_shutdown);
+    rig_expect_commit(&rig, 1);
+    SAY(second, cmd_init);
+    SAY(data, command);
+    rig_run_for(&rig, 20000);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     hear(control, success, sizeof success);
     hear(second, refused, sizeof refused);
     hear(data, failure, sizeof failure);
     close(second);
-    assert_int_equal(enclave.last, CALL_STORED);
-    assert_ended(SERVICE_ENDED);
+}
+
+/* --- vtpmd comes and goes --- */
+
+static void a_state_that_is_opened_anew_may_have_to_be_recorded_first(void **state)
+{
+    (void)state;
+    rig.load_stores = true;
+    rig_start(&rig);
+    rig_expect_health(&rig, HEALTH_SERVING);
+    ASK(data, command, reply);
+}
+
+static void a_connection_that_is_lost_before_link_ends_the_enclave(void **state)
+{
+    (void)state;
+    rig_admit(&rig);
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    rig_assert_ended(&rig, SERVICE_AGAIN);
+    assert_int_equal(rig.disconnected, 0);
+}
+
+static void reconnect(void)
+{
+    struct hello_instance hello;
+    rig_connect(&rig);
+    assert_ok(wire_parse_hello_instance(rig_expect(&rig, WIRE_HELLO_INSTANCE), &hello));
+    assert_true(hello.serving);
+    assert_int_equal(hello.start, RIG_START);
+    rig_expect_peer(&rig, PEER_RESUME, 0);
+    rig_expect_health(&rig, HEALTH_SERVING);
+}
+
+static void while_vtpmd_is_away_reading_goes_on(void **state)
+{
+    (void)state;
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    assert_int_equal(rig.disconnected, 1);
+    ASK(data, command, reply);
+    reconnect();
+    ASK(data, command, reply);
+}
+
+static void a_commit_under_way_is_said_again(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    reconnect();
+    rig_peer(&rig, PEER_ACCEPT, 0);
+    rig_expect_peer(&rig, PEER_CONFIRM, 0);
+    rig_expect_commit(&rig, 1);
+    hear_nothing(data);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+}
+
+static void a_commit_that_begins_while_vtpmd_is_away_is_said_when_it_is_back(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    SAY(data, command);
+    rig_run_for(&rig, 20000);
+    reconnect();
+    rig_peer(&rig, PEER_ACCEPT, 0);
+    rig_expect_peer(&rig, PEER_CONFIRM, 0);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+}
+
+static void a_refusal_that_is_final_ends_the_process(void **state)
+{
+    (void)state;
+    assert_ok(wire_send_refused(rig.daemon, FAIL(FENCED)));
+    rig_run_for(&rig, 20000);
+    rig_assert_ended(&rig, SERVICE_FAILED);
+}
+
+static void another_refusal_is_tried_again(void **state)
+{
+    (void)state;
+    assert_ok(wire_send_refused(rig.daemon, FAIL(STORE_BUSY)));
+    rig_run_for(&rig, 20000);
+    assert_int_equal(rig.disconnected, 1);
+    ASK(data, command, reply);
+}
+
+/* --- a vtpmd that does not keep to the protocol --- */
+
+static void link_twice(void **state)
+{
+    (void)state;
+    struct link_told told = rig_told(&rig);
+    assert_ok(wire_send_link(rig.daemon, &told));
+    ASK(data, command, reply);
+    rig_expect_nothing(&rig);
+    told.binding.epoch++;
+    assert_ok(wire_send_link(rig.daemon, &told));
+    rig_expect_closed(&rig);
+    assert_int_equal(links, 1);
+    assert_int_equal(rig.disconnected, 1);
+    ASK(data, command, reply);
+}
+
+static void frames_in_the_wrong_order_end_the_connection(void **state)
+{
+    (void)state;
+    const struct link_told told = rig_told(&rig);
+    rig_expect(&rig, WIRE_HELLO_INSTANCE);
+    assert_ok(wire_send_link(rig.daemon, &told));
+    rig_expect_closed(&rig);
+    rig_assert_ended(&rig, SERVICE_AGAIN);
+    assert_int_equal(rig.number[INSTANCE_LOAD], 0);
+}
+
+static void a_second_state_ends_the_connection(void **state)
+{
+    (void)state;
+    assert_ok(wire_send_state(rig.daemon, 0, span_empty()));
+    rig_expect_closed(&rig);
+    assert_int_equal(rig.number[INSTANCE_LOAD], 1);
+    ASK(data, command, reply);
+}
+
+static void nonsense_ends_the_connection_and_nothing_else(void **state)
+{
+    (void)state;
+    static const uint8_t rows[][16] = {
+        {0xff, 0xff, 0xff, 0xff, WIRE_PEER},           /* huge */
+        {1, 0, 0, 0, WIRE_STOP, 0, 0, 0, 0},           /* more than the kind has */
+        {0, 0, 0, 0, 99},                              /* no kind */
+        {0, 0, 0, 0, WIRE_STOP, 1},                    /* padding */
+        {0, 0, 0, 0, WIRE_HELLO_FRONT},                /* not vtpmd's */
+        {0, 0, 0, 0, WIRE_PEER},                       /* empty */
+        {2, 0, 0, 0, WIRE_PEER, 0, 0, 0, 'x', 'y'},    /* the enclave refuses it */
+        {3, 0, 0, 0, WIRE_STATE, 0, 0, 0, 'x', 'y', 1} /* cut off */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        assert_int_equal(send(rig.daemon_fd, rows[i], sizeof rows[i], MSG_NOSIGNAL), sizeof rows[i]);
+        rig_expect_closed(&rig);
+        assert_int_equal(rig.disconnected, i + 1);
+        ASK(data, command, reply);
+        reconnect();
+    }
 }
 
 #define SERVICE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define BLANK_TEST(name)   cmocka_unit_test_setup_teardown(name, set_up_blank, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         SERVICE_TEST(a_command_that_changes_nothing_is_answered_at_once),
-        SERVICE_TEST(an_answer_waits_for_its_store),
+        SERVICE_TEST(an_answer_waits_until_its_state_is_recorded),
         SERVICE_TEST(many_commits),
-        SERVICE_TEST(a_failed_write_is_tried_again),
         SERVICE_TEST(after_the_timeout_everything_fails_and_the_enclave_is_left_alone),
-        SERVICE_TEST(a_write_that_was_given_up_is_not_tried_again),
         SERVICE_TEST(the_timeout_is_of_each_commit),
+        SERVICE_TEST(health_counts_commands_and_commits),
+        SERVICE_TEST(a_tpm_in_failure_mode_is_reported),
         SERVICE_TEST(a_reset_of_a_lost_tpm_asks_for_a_new_process),
         SERVICE_TEST(an_enclave_that_faults_is_not_entered_again),
-        SERVICE_TEST(a_reply_beside_its_store_breaks_the_contract),
         SERVICE_TEST(a_lost_tpm_can_be_stopped),
+        SERVICE_TEST(a_lost_tpm_ends_without_a_receipt),
         SERVICE_TEST(reset_stop_and_start),
         cmocka_unit_test_setup_teardown(a_tpm_that_died_under_its_client_fails_until_the_client_resets_it,
                                         set_up_after_a_death, tear_down),
-        SERVICE_TEST(stop_shuts_down_in_order_and_stores),
+        SERVICE_TEST(stop_shuts_down_in_order_and_delivers_the_receipt),
         SERVICE_TEST(stop_lets_the_running_commit_finish),
-        SERVICE_TEST(stop_without_a_disk_ends_and_says_so),
-        SERVICE_TEST(a_clients_shutdown_is_answered_when_all_is_stored),
+        SERVICE_TEST(stop_without_an_answer_of_vtpmd_ends_and_says_so),
+        SERVICE_TEST(a_receipt_is_kept_until_vtpmd_is_back),
+        SERVICE_TEST(a_receipt_that_nobody_takes_ends_as_a_failure),
+        SERVICE_TEST(a_clients_shutdown_is_answered_when_the_tpm_is_off),
         SERVICE_TEST(what_comes_behind_a_shutdown_is_not_begun),
+        BLANK_TEST(a_state_that_is_opened_anew_may_have_to_be_recorded_first),
+        BLANK_TEST(a_connection_that_is_lost_before_link_ends_the_enclave),
+        SERVICE_TEST(while_vtpmd_is_away_reading_goes_on),
+        SERVICE_TEST(a_commit_under_way_is_said_again),
+        SERVICE_TEST(a_commit_that_begins_while_vtpmd_is_away_is_said_when_it_is_back),
+        SERVICE_TEST(a_refusal_that_is_final_ends_the_process),
+        SERVICE_TEST(another_refusal_is_tried_again),
+        SERVICE_TEST(link_twice),
+        BLANK_TEST(frames_in_the_wrong_order_end_the_connection),
+        SERVICE_TEST(a_second_state_ends_the_connection),
+        SERVICE_TEST(nonsense_ends_the_connection_and_nothing_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

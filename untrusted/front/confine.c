@@ -1,4 +1,4 @@
-#include "untrusted/instance/confine.h"
+#include "untrusted/front/confine.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -18,7 +18,7 @@
 struct err confine_user(const struct identity *identity)
 {
     if (geteuid() != 0) return OK;
-    ENSURE(setgroups(0, NULL) == 0, SANDBOX); /* the state directory's owner needs no others */
+    ENSURE(setgroups(0, NULL) == 0, SANDBOX); /* what it needs, its own user may */
     ENSURE(setresgid(identity->gid, identity->gid, identity->gid) == 0, SANDBOX);
     ENSURE(setresuid(identity->uid, identity->uid, identity->uid) == 0, SANDBOX);
     ENSURE(setuid(0) != 0, SANDBOX); /* there is no way back */
@@ -69,18 +69,14 @@ static struct ruleset ruleset_of(int abi, size_t *out_size)
     return ruleset;
 }
 
-static struct err restrict_to(int ruleset_fd, int directory_fd, uint64_t handled)
+static struct err restrict_to(int ruleset_fd)
 {
-    const uint64_t wanted = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
-                            LANDLOCK_ACCESS_FS_REMOVE_FILE | ACCESS_TRUNCATE;
-    const struct landlock_path_beneath_attr rule = {.allowed_access = wanted & handled, .parent_fd = directory_fd};
-    ENSURE(syscall(SYS_landlock_add_rule, ruleset_fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) == 0, SANDBOX);
     ENSURE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, SANDBOX);
     ENSURE(syscall(SYS_landlock_restrict_self, ruleset_fd, 0) == 0, SANDBOX);
     return OK;
 }
 
-struct err confine_files(int state_directory_fd)
+struct err confine_files(void)
 {
     int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 1) {
@@ -93,7 +89,7 @@ struct err confine_files(int state_directory_fd)
     struct ruleset ruleset = ruleset_of(abi, &size);
     int fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, size, 0);
     ENSURE(fd >= 0, SANDBOX);
-    struct err result = restrict_to(fd, state_directory_fd, ruleset.handled_access_fs);
+    struct err result = restrict_to(fd);
     close(fd);
     return result;
 }
@@ -103,24 +99,20 @@ struct err confine_files(int state_directory_fd)
 /* A command. */
 static const int hot[] = {SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait2), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg)};
 
-/* A connection, a commit. */
+/* A connection. */
 static const int warm[] = {
-    SCMP_SYS(accept4),   SCMP_SYS(close),     SCMP_SYS(epoll_ctl), SCMP_SYS(futex), SCMP_SYS(pwrite64),
-    SCMP_SYS(fdatasync), SCMP_SYS(renameat2), SCMP_SYS(fsync),     SCMP_SYS(read),  SCMP_SYS(write),
+    SCMP_SYS(accept4), SCMP_SYS(close),   SCMP_SYS(epoll_ctl), SCMP_SYS(futex),
+    SCMP_SYS(read),    SCMP_SYS(recvmsg), SCMP_SYS(write),
 };
 
-/* Timers, memory, messages of vtpm-cpu, faults, the end (sd-event closes its signal sources one by one). */
+/* Timers, memory, faults, the end (sd-event closes its signal sources one by one). */
 static const int cold[] = {
-    SCMP_SYS(timerfd_create),  SCMP_SYS(timerfd_settime), SCMP_SYS(clock_gettime),
-    SCMP_SYS(epoll_pwait),     SCMP_SYS(ftruncate),       SCMP_SYS(madvise),
-    SCMP_SYS(mincore),         SCMP_SYS(munmap),          SCMP_SYS(brk),
-    SCMP_SYS(recvmsg),         SCMP_SYS(getrandom),       SCMP_SYS(getpid),
-    SCMP_SYS(gettid),          SCMP_SYS(rt_sigprocmask),  SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(restart_syscall), SCMP_SYS(signalfd4),       SCMP_SYS(exit),
-    SCMP_SYS(exit_group),      SCMP_SYS(rt_sigaction),
+    SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(clock_gettime), SCMP_SYS(epoll_pwait),
+    SCMP_SYS(madvise),        SCMP_SYS(mincore),         SCMP_SYS(munmap),        SCMP_SYS(brk),
+    SCMP_SYS(getrandom),      SCMP_SYS(getpid),          SCMP_SYS(gettid),        SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn),   SCMP_SYS(restart_syscall), SCMP_SYS(signalfd4),     SCMP_SYS(exit),
+    SCMP_SYS(exit_group),     SCMP_SYS(rt_sigaction),
 };
-
-static const int creating[] = {SCMP_SYS(openat), SCMP_SYS(unlinkat), SCMP_SYS(renameat)};
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 #define FIRST       200u
@@ -143,19 +135,18 @@ static bool allow_plain_memory(scmp_filter_ctx filter)
            seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &not_executable) == 0;
 }
 
-static bool allow_list(scmp_filter_ctx filter, bool creates_files)
+static bool allow_list(scmp_filter_ctx filter)
 {
     return allow(filter, hot, COUNT(hot), FIRST) && allow(filter, warm, COUNT(warm), SECOND) &&
-           allow(filter, cold, COUNT(cold), 0) && allow(filter, creating, creates_files ? COUNT(creating) : 0, 0) &&
-           allow_plain_memory(filter);
+           allow(filter, cold, COUNT(cold), 0) && allow_plain_memory(filter);
 }
 
-struct err confine_system_calls(bool creates_files)
+struct err confine_system_calls(void)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
     ENSURE(filter, SANDBOX);
-    bool loaded = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1) == 0 && allow_list(filter, creates_files) &&
-                  seccomp_load(filter) == 0;
+    bool loaded =
+        seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1) == 0 && allow_list(filter) && seccomp_load(filter) == 0;
     seccomp_release(filter);
     ENSURE(loaded, SANDBOX);
     return OK;

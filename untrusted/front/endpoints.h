@@ -1,0 +1,28 @@
+/* Where clients are listened for: what --swtpm and --mssim say. */
+#pragma once
+
+#include "untrusted/front/address.h"
+#include "untrusted/front/front.h"
+
+/* One listening socket. An option makes two, which share a channel. */
+struct endpoint_place {
+    const struct protocol *protocol;
+    unsigned channel;
+    struct address address;
+};
+
+struct endpoints {
+    size_t count;
+    struct endpoint_place places[FRONT_ENDPOINTS_MAX];
+};
+
+/* ERR_USAGE, after a line in the log that says what is wrong with text. */
+struct err endpoints_add_swtpm(struct endpoints *endpoints, const char *text);
+struct err endpoints_add_mssim(struct endpoints *endpoints, const char *text);
+
+/* Listens at all of them, for uid:gid. ERR_SYSTEM, after a line in the log. */
+struct err endpoints_listen(const struct endpoints *endpoints, uid_t uid, gid_t gid, int out_fds[FRONT_ENDPOINTS_MAX]);
+/* The front serves them; the descriptors are taken over. As front_listen. */
+struct err endpoints_serve(const struct endpoints *endpoints, const int fds[FRONT_ENDPOINTS_MAX], struct front *front);
+/* Removes the files of unix sockets, if the process may. */
+void endpoints_remove(const struct endpoints *endpoints);

@@ -1,0 +1,27 @@
+/* The command line of vtpm-front. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/id.h"
+#include "untrusted/front/endpoints.h"
+
+struct front_options {
+    const char *daemon;   /* the socket of vtpmd */
+    const char *instance; /* the path of the instance's front.sock */
+    const char *key;      /* NULL: none is enrolled */
+    struct instance_id id;
+    bool has_id;
+    bool ordinary_memory;
+    struct endpoints endpoints;
+};
+
+enum front_action { FRONT_RUN, FRONT_HELP, FRONT_VERSION };
+
+/*
+ * Strings stay argv's. ERR_USAGE, after a line in the log that says what is wrong. With another action than FRONT_RUN
+ * out_options is not to be used.
+ */
+struct err front_options_parse(int argc, char **argv, enum front_action *out_action, struct front_options *out_options);
+
+extern const char front_options_help[];
