@@ -1,0 +1,236 @@
+/* admin.sock with a whole vtpmd behind it: what is no request, and clients that flood or read nothing. */
+#include "tests/unit/daemon/host.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "tests/fakes/assertions.h"
+#include "untrusted/daemon/admin.h"
+
+static struct host host;
+static struct admin *admin;
+
+static int open_admin(void **state)
+{
+    (void)state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    host_open(&host);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host.directory);
+    const struct admin_options options = {
+        .supervisor = &host.supervisor,
+        .listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+        .device = {.name = "software", .limits = "", .memory = "secret"},
+    };
+    assert_int_equal(bind(options.listen_fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(options.listen_fd, 128), 0);
+    assert_ok(admin_open(&options, &admin));
+    return 0;
+}
+
+/* As main.c does it. */
+static int close_admin(void **state)
+{
+    (void)state;
+    admin_close(&admin);
+    host_close(&host);
+    return 0;
+}
+
+static int connect_admin(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host.directory);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* The next line; "" at the end of the connection. */
+static const char *read_line(int fd)
+{
+    static char line[65536];
+    size_t size = 0;
+    for (unsigned i = 0; i < 1000; i++) {
+        char byte = 0;
+        ssize_t got = read(fd, &byte, 1);
+        if (got == 0) return "";
+        if (got < 0) {
+            assert_true(sd_event_run(host.supervisor.event, 10000) >= 0);
+            continue;
+        }
+        i = 0;
+        if (byte == '\n') break;
+        line[size++] = byte;
+        assert_true(size < sizeof line);
+    }
+    line[size] = 0;
+    assert_true(size > 0);
+    return line;
+}
+
+static void say(int fd, const char *text)
+{
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static int greeted(void)
+{
+    int fd = connect_admin();
+    assert_non_null(strstr(read_line(fd), "\"vtpm\""));
+    return fd;
+}
+
+static void what_is_no_request_is_answered_with_an_error(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "[]\n",
+        "{}\n",
+        "{\"execute\":1}\n",
+        "{\"execute\":\"nothing\"}\n",
+        "{\"execute\":\"version\",\"execute\":\"version\"}\n",
+        "{\"execute\":\"show\"}\n",
+        "{\"execute\":\"show\",\"arguments\":{\"instance\":\"a\",\"more\":1}}\n",
+        "{\"execute\":\"create\",\"arguments\":{\"label\":\"../up\"}}\n",
+        "{\"execute\":\"create\",\"arguments\":{\"label\":\"a\",\"listen\":[]}}\n",
+        "{\"execute\":\"create\",\"arguments\":{\"label\":\"a\",\"listen\":[\"swtpm:unix:relative\"]}}\n",
+        "{\"execute\":\"delete\",\"arguments\":{\"instance\":\"nobody\"}}\n",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        int fd = greeted();
+        say(fd, lines[i]);
+        assert_non_null(strstr(read_line(fd), "\"error\""));
+        close(fd);
+    }
+    assert_int_equal(host.supervisor.roster.count, 0);
+}
+
+static void what_is_no_json_or_too_long_ends_the_connection(void **state)
+{
+    (void)state;
+    static char flood[70000];
+    int fd = greeted();
+    say(fd, "}{\n");
+    assert_non_null(strstr(read_line(fd), "\"error\""));
+    assert_string_equal(read_line(fd), "");
+    close(fd);
+    memset(flood, ' ', sizeof flood);
+    fd = greeted();
+    assert_true(send(fd, flood, sizeof flood, MSG_NOSIGNAL) > 65536);
+    assert_non_null(strstr(read_line(fd), "65536"));
+    close(fd);
+}
+
+static void many_requests_at_once_are_answered_in_their_order(void **state)
+{
+    (void)state;
+    char line[64];
+    int fd = greeted();
+    for (int i = 0; i < 100; i++) {
+        (void)snprintf(line, sizeof line, "{\"execute\":\"version\",\"id\":%d}\n", i);
+        say(fd, line);
+    }
+    for (int i = 0; i < 100; i++) {
+        (void)snprintf(line, sizeof line, "\"id\":%d}", i);
+        assert_non_null(strstr(read_line(fd), line));
+    }
+    close(fd);
+}
+
+/* What is answered in one turn of the loop. */
+static void one_that_floods_gets_a_few_answers_in_a_turn(void **state)
+{
+    (void)state;
+    int fd = greeted();
+    char bytes[65536];
+    static const char request[] = "{\"execute\":\"version\"}\n";
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(bytes + i * (sizeof request - 1), request, sizeof request - 1);
+    assert_int_equal(send(fd, bytes, 1000 * (sizeof request - 1), MSG_NOSIGNAL), 1000 * (sizeof request - 1));
+    assert_true(sd_event_run(host.supervisor.event, 10000) >= 0);
+    ssize_t got = read(fd, bytes, sizeof bytes);
+    assert_true(got > 0);
+    unsigned answers = 0;
+    for (ssize_t i = 0; i < got; i++)
+        answers += bytes[i] == '\n';
+    assert_in_range(answers, 1, 16);
+    close(fd);
+}
+
+static void one_that_reads_nothing_holds_up_nobody(void **state)
+{
+    (void)state;
+    int stalled = greeted();
+    for (int i = 0; i < 100000; i++) {
+        static const char request[] = "{\"execute\":\"status\"}\n";
+        if (send(stalled, request, sizeof request - 1, MSG_NOSIGNAL) < 0) {
+            host_run(&host, 20000);
+            if (send(stalled, request, sizeof request - 1, MSG_NOSIGNAL) < 0) break;
+        }
+    }
+    int fd = greeted();
+    say(fd, "{\"execute\":\"version\"}\n");
+    assert_non_null(strstr(read_line(fd), "\"return\""));
+    close(fd);
+    close(stalled);
+}
+
+static void more_clients_than_there_are_places_are_turned_away(void **state)
+{
+    (void)state;
+    int fds[64];
+    for (size_t i = 0; i < 64; i++)
+        fds[i] = greeted();
+    int one_more = connect_admin();
+    assert_string_equal(read_line(one_more), "");
+    close(one_more);
+    close(fds[0]);
+    host_run(&host, 50000);
+    fds[0] = greeted();
+    for (size_t i = 0; i < 64; i++)
+        close(fds[i]);
+}
+
+static void a_client_that_goes_leaves_what_it_asked_for(void **state)
+{
+    (void)state;
+    int fd = greeted();
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"one\",\"start\":false}}\n");
+    host_run(&host, 1000);
+    close(fd);
+    host_run(&host, 300000);
+    assert_int_equal(host.supervisor.roster.count, 1);
+}
+
+static void whoever_subscribed_is_told(void **state)
+{
+    (void)state;
+    int fd = greeted();
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"one\",\"start\":false}}\n");
+    assert_non_null(strstr(read_line(fd), "\"provisioned\""));
+    say(fd, "{\"execute\":\"subscribe\",\"arguments\":{\"since\":1}}\n");
+    assert_non_null(strstr(read_line(fd), "\"return\""));
+    assert_non_null(strstr(read_line(fd), "\"created\""));
+    close(fd);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_admin, close_admin)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_is_no_request_is_answered_with_an_error),
+        TEST(what_is_no_json_or_too_long_ends_the_connection),
+        TEST(many_requests_at_once_are_answered_in_their_order),
+        TEST(one_that_floods_gets_a_few_answers_in_a_turn),
+        TEST(one_that_reads_nothing_holds_up_nobody),
+        TEST(more_clients_than_there_are_places_are_turned_away),
+        TEST(a_client_that_goes_leaves_what_it_asked_for),
+        TEST(whoever_subscribed_is_told),
+    };
+    return cmocka_run_group_tests_name("admin", tests, NULL, NULL);
+}

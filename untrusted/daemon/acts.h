@@ -1,0 +1,28 @@
+/*
+ * What an operator may ask for: create, start, stop, delete.
+ *
+ * Guarantees: an act is answered once: when the manager's reply says that it is recorded, or with the reason why it is
+ * not, and after the commit timeout and ACT_EXTRA_SECONDS at the latest. What goes on after that says how far it is. One
+ * act at a time for an instance.
+ */
+#pragma once
+
+#include "untrusted/daemon/instance.h"
+
+#define ACT_EXTRA_SECONDS 30u /* beyond what a commit may take */
+
+struct create {
+    char label[MANAGER_LABEL_SIZE];
+    uint8_t owner[ED25519_PUBLIC_SIZE]; /* zeros: the operator */
+    uint8_t front_key[X25519_SIZE];     /* zeros: none enrolled */
+    json_t *listen;                     /* or NULL; borrowed */
+    bool start;
+};
+
+/* done is called once, perhaps before these return. */
+void act_create(struct supervisor *supervisor, const struct create *create, act_done *done, void *ctx);
+/* wait: answered when it serves, or waits for its front-end; else when the start is recorded. */
+void act_start(struct instance *instance, bool declare_dead, bool wait, act_done *done, void *ctx);
+void act_stop(struct instance *instance, act_done *done, void *ctx);
+void act_delete(struct instance *instance, bool force, const uint8_t signature[ED25519_SIGNATURE_SIZE], act_done *done,
+                void *ctx);

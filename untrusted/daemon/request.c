@@ -1,0 +1,214 @@
+#include "untrusted/daemon/request.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_MAX 128u /* bytes of an instance's id or label: longer ones exist nowhere */
+
+/* --- members -------------------------------------------------------------------------------------------------------
+ */
+
+static bool take_text(json_t *value, void *field)
+{
+    const char *text = json_string_value(value);
+    if (!text || json_string_length(value) > TEXT_MAX || strlen(text) != json_string_length(value)) return false;
+    *(const char **)field = text;
+    return true;
+}
+
+static bool take_flag(json_t *value, void *field)
+{
+    if (!json_is_boolean(value)) return false;
+    *(bool *)field = json_is_true(value);
+    return true;
+}
+
+static bool take_number(json_t *value, void *field)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
+    *(uint64_t *)field = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool take_list(json_t *value, void *field)
+{
+    if (!json_is_array(value)) return false;
+    *(json_t **)field = value;
+    return true;
+}
+
+static int digit(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool take_bytes(json_t *value, uint8_t *bytes, size_t size)
+{
+    const char *text = json_string_value(value);
+    if (!text || json_string_length(value) != 2 * size) return false;
+    for (size_t i = 0; i < size; i++) {
+        int high = digit(text[2 * i]);
+        int low = digit(text[2 * i + 1]);
+        if (high < 0 || low < 0) return false;
+        bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+static bool take_key(json_t *value, void *field)
+{
+    static const uint8_t none[32];
+    return take_bytes(value, field, 32) && memcmp(field, none, sizeof none) != 0;
+}
+
+static bool take_signature(json_t *value, void *field)
+{
+    return take_bytes(value, field, 64);
+}
+
+#define AT(member) offsetof(struct request, member)
+#define ONLY(verb) (1u << (verb))
+#define ON_INSTANCE                                                                                                    \
+    (ONLY(REQUEST_SHOW) | ONLY(REQUEST_START) | ONLY(REQUEST_STOP) | ONLY(REQUEST_CHALLENGE) | ONLY(REQUEST_DELETE))
+
+static const struct member {
+    const char *name;
+    unsigned verbs; /* that take it */
+    bool required;
+    size_t offset;
+    bool (*take)(json_t *value, void *field);
+    const char *wanted;
+} members[] = {
+    {"instance", ON_INSTANCE, true, AT(instance), take_text, "an id or a label"},
+    {"label", ONLY(REQUEST_CREATE), true, AT(label), take_text, "a string"},
+    {"owner", ONLY(REQUEST_CREATE), false, AT(owner), take_key, "64 lower-case hexadecimal digits, not all 0"},
+    {"front-key", ONLY(REQUEST_CREATE), false, AT(front_key), take_key, "64 lower-case hexadecimal digits, not all 0"},
+    {"listen", ONLY(REQUEST_CREATE), false, AT(listen), take_list, "a list of addresses"},
+    {"start", ONLY(REQUEST_CREATE), false, AT(start), take_flag, "true or false"},
+    {"deleted", ONLY(REQUEST_LIST), false, AT(deleted), take_flag, "true or false"},
+    {"declare-dead", ONLY(REQUEST_START), false, AT(declare_dead), take_flag, "true or false"},
+    {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},
+    {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "\"delete\""},
+    {"signature", ONLY(REQUEST_DELETE), false, AT(signature), take_signature, "128 lower-case hexadecimal digits"},
+    {"force", ONLY(REQUEST_DELETE), false, AT(force), take_flag, "true or false"},
+    {"since", ONLY(REQUEST_SUBSCRIBE), false, AT(since), take_number, "the number of an event"},
+};
+
+static const char *const verbs[] = {
+    [REQUEST_CREATE] = "create",   [REQUEST_LIST] = "list",           [REQUEST_SHOW] = "show",
+    [REQUEST_START] = "start",     [REQUEST_STOP] = "stop",           [REQUEST_CHALLENGE] = "challenge",
+    [REQUEST_DELETE] = "delete",   [REQUEST_SUBSCRIBE] = "subscribe", [REQUEST_STATUS] = "status",
+    [REQUEST_VERSION] = "version",
+};
+
+static const struct member *member_of(enum request_verb verb, const char *name)
+{
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        if ((members[i].verbs & ONLY(verb)) && strcmp(members[i].name, name) == 0) return &members[i];
+    return NULL;
+}
+
+static struct err fail(struct err error, char reason[REQUEST_REASON_SIZE], const char *what, const char *which,
+                       const char *rest)
+{
+    (void)snprintf(reason, REQUEST_REASON_SIZE, "%s %.64s%s%s", what, which, rest ? " wants " : "", rest ? rest : "");
+    return error;
+}
+
+static struct err take_arguments(json_t *arguments, struct request *request, char reason[REQUEST_REASON_SIZE])
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach(arguments, name, value)
+    {
+        const struct member *member = member_of(request->verb, name);
+        if (!member) return fail(FAIL(PROTOCOL), reason, "there is no argument", name, NULL);
+        if (!member->take(value, (char *)request + member->offset))
+            return fail(FAIL(BAD_VALUE), reason, "the argument", name, member->wanted);
+    }
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        if (members[i].required && (members[i].verbs & ONLY(request->verb)) &&
+            !json_object_get(arguments, members[i].name))
+            return fail(FAIL(PROTOCOL), reason, "missing is the argument", members[i].name, NULL);
+    return OK;
+}
+
+/* --- the whole -----------------------------------------------------------------------------------------------------
+ */
+
+static bool deeper_than(const json_t *value, size_t levels)
+{
+    size_t index = 0;
+    const char *key = NULL;
+    json_t *child = NULL;
+    if (!json_is_array(value) && !json_is_object(value)) return false;
+    if (levels == 0) return true;
+    json_array_foreach(value, index, child)
+    {
+        if (deeper_than(child, levels - 1)) return true;
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, key, child)
+    {
+        if (deeper_than(child, levels - 1)) return true;
+    }
+    return false;
+}
+
+static struct err take_verb(json_t *execute, struct request *request, char reason[REQUEST_REASON_SIZE])
+{
+    const char *text = json_string_value(execute);
+    if (!text) return fail(FAIL(PROTOCOL), reason, "missing is the string", "execute", NULL);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (strcmp(verbs[i], text) != 0) continue;
+        request->verb = (enum request_verb)i;
+        request->execute = verbs[i];
+        return OK;
+    }
+    return fail(FAIL(PROTOCOL), reason, "there is nothing to execute named", text, NULL);
+}
+
+static struct err take_object(struct request *request, char reason[REQUEST_REASON_SIZE])
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach(request->root, name, value)
+    {
+        if (strcmp(name, "execute") != 0 && strcmp(name, "arguments") != 0 && strcmp(name, "id") != 0)
+            return fail(FAIL(PROTOCOL), reason, "there is no member", name, NULL);
+    }
+    TRY(take_verb(json_object_get(request->root, "execute"), request, reason));
+    json_t *arguments = json_object_get(request->root, "arguments");
+    if (arguments && !json_is_object(arguments))
+        return fail(FAIL(PROTOCOL), reason, "the member", "arguments", "an object");
+    request->start = true;
+    request->wait = true;
+    return take_arguments(arguments, request, reason);
+}
+
+struct err request_parse(struct span line, struct request *out_request, char out_reason[REQUEST_REASON_SIZE])
+{
+    json_error_t error;
+    struct request request = {0};
+    struct err result = OK;
+    request.root = json_loadb((const char *)line.data, line.size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (!request.root)
+        result = fail(FAIL(PROTOCOL), out_reason, "this is no JSON:", error.text, NULL);
+    else if (!json_is_object(request.root))
+        result = fail(FAIL(PROTOCOL), out_reason, "a request is", "an object", NULL);
+    else if (deeper_than(request.root, REQUEST_DEPTH_MAX))
+        result = fail(FAIL(TOO_LARGE), out_reason, "this is nested deeper than", "8", NULL);
+    if (!result.code) {
+        request.id = json_object_get(request.root, "id");
+        result = take_object(&request, out_reason);
+    }
+    *out_request = request;
+    return result;
+}
+
+void request_free(struct request *request)
+{
+    json_decref(request->root);
+    *request = (struct request){0};
+}

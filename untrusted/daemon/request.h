@@ -1,0 +1,58 @@
+/*
+ * A request of the admin API: one line of JSON, parsed into a typed structure (docs/admin-api.md).
+ *
+ * Guarantees: what is not an object, nested deeper than REQUEST_DEPTH_MAX, has a member twice, or a member that is
+ * unknown, missing, of another type or out of bounds is an error with a sentence that names it. What the members mean
+ * is for whoever acts on them.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/span.h"
+
+#define REQUEST_SIZE_MAX    65536u /* bytes of a line, its newline included */
+#define REQUEST_DEPTH_MAX   8u
+#define REQUEST_REASON_SIZE 160u
+
+enum request_verb {
+    REQUEST_CREATE,
+    REQUEST_LIST,
+    REQUEST_SHOW,
+    REQUEST_START,
+    REQUEST_STOP,
+    REQUEST_CHALLENGE,
+    REQUEST_DELETE,
+    REQUEST_SUBSCRIBE,
+    REQUEST_STATUS,
+    REQUEST_VERSION,
+};
+
+struct request {
+    json_t *root; /* what the pointers point into */
+    json_t *id;   /* to be given back, or NULL */
+    const char *execute;
+    enum request_verb verb;
+    const char *instance;
+    const char *label;
+    const char *act; /* the argument "verb" of challenge */
+    json_t *listen;
+    bool start;
+    bool deleted;
+    bool declare_dead;
+    bool wait;
+    bool force;
+    uint64_t since;
+    uint8_t owner[32];
+    uint8_t front_key[32];
+    uint8_t signature[64];
+};
+
+/*
+ * On an error root and id are set as far as the line has them, and out_reason says what is wrong. ERR_PROTOCOL with
+ * root NULL: it is no JSON. ERR_PROTOCOL, ERR_BAD_VALUE, ERR_TOO_LARGE. request_free in any case.
+ */
+struct err request_parse(struct span line, struct request *out_request, char out_reason[REQUEST_REASON_SIZE]);
+void request_free(struct request *request);

@@ -1,0 +1,19 @@
+/*
+ * Starting the processes that serve instances, a few at a time.
+ *
+ * Guarantees: the directory of an instance's sockets belongs to the user of the instances and is open to nobody else; a
+ * label that could leave the directory does not get here (the manager lets none exist, and spawn_check asks again).
+ */
+#pragma once
+
+#include "untrusted/daemon/instance.h"
+
+/* listen: an array of addresses. On an error *out_reason says what is wrong with it. ERR_BAD_VALUE, ERR_LABEL_BAD. */
+struct err spawn_check(const struct supervisor *supervisor, const char *label, const json_t *listen,
+                       const char **out_reason);
+void spawn_enqueue(struct instance *instance);
+/* It serves, or does not start: another one may. */
+void spawn_finished(struct instance *instance);
+void spawn_remove_directory(const struct instance *instance);
+/* The addresses that an instance is served on: a new reference. */
+json_t *spawn_addresses(const struct instance *instance);

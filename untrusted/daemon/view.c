@@ -1,0 +1,147 @@
+#include "untrusted/daemon/view.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "untrusted/daemon/spawn.h"
+#include "untrusted/host/log.h"
+
+#define HEX_MAX 256u /* bytes */
+
+json_t *view_hex(const uint8_t *bytes, size_t size)
+{
+    static const char digits[] = "0123456789abcdef";
+    char text[2 * HEX_MAX];
+    if (size > HEX_MAX) return NULL;
+    for (size_t i = 0; i < size; i++) {
+        text[2 * i] = digits[bytes[i] >> 4];
+        text[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    return json_stringn(text, 2 * size);
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return text && *text ? json_string(text) : json_null();
+}
+
+static json_t *hex_or(bool there, const uint8_t *bytes, size_t size, json_t *otherwise)
+{
+    if (!there) return otherwise;
+    json_decref(otherwise);
+    return view_hex(bytes, size);
+}
+
+static const char *health_of(const struct instance *instance)
+{
+    static const char *const words[] = {
+        [HEALTH_SERVING] = "serving",
+        [HEALTH_AWAITING_RESET] = "awaiting reset",
+        [HEALTH_BROKEN] = "broken",
+        [HEALTH_TPM_FAILURE] = "tpm failure",
+        [HEALTH_AWAITING_FRONT] = "awaiting front-end",
+    };
+    return words[instance->health];
+}
+
+json_t *view_instance(const struct instance *instance)
+{
+    const struct manager_row *row = &instance->row;
+    char id[ID_TEXT_SIZE];
+    id_format(&row->id, id);
+    json_t *view = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:I, s:I, s:i}", "id", id, "label", row->label,
+                             "state", instance_state(instance), "epoch", (json_int_t)row->epoch, "start",
+                             (json_int_t)row->start, "version", (json_int_t)row->version, "slot", (int)row->slot,
+                             "created", (json_int_t)(row->created / UINT64_C(1000000000)), "deaths",
+                             (json_int_t)row->deaths, "rebuilds", (int)instance->rebuilds);
+    (void)json_object_set_new(view, "health", text_or_null(health_of(instance)));
+    (void)json_object_set_new(view, "digest", hex_or(row->version > 0, row->digest, sizeof row->digest, json_null()));
+    (void)json_object_set_new(view, "owner",
+                              hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator")));
+    (void)json_object_set_new(view, "front-key",
+                              hex_or(row->has_front_key, row->front_key, sizeof row->front_key, json_null()));
+    (void)json_object_set_new(view, "origin", row->origin == 1 ? json_string("made here") : json_null());
+    (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
+    (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
+    (void)json_object_set_new(view, "listen", spawn_addresses(instance));
+    (void)json_object_set_new(view, "reason", text_or_null(instance->reason));
+    return view;
+}
+
+static int count_in(const struct supervisor *s, const char *state)
+{
+    int count = 0;
+    for (size_t i = 0; i < s->roster.count; i++)
+        count += strcmp(instance_state(s->roster.list[i]), state) == 0;
+    return count;
+}
+
+static bool all_zero(const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i]) return false;
+    return true;
+}
+
+json_t *view_status(const struct supervisor *supervisor, const struct manager_status *status,
+                    const struct program_device *device, uint64_t uptime)
+{
+    char domain[ID_TEXT_SIZE];
+    id_format(&status->domain, domain);
+    json_t *manager = json_pack("{s:o, s:o, s:I, s:o}", "mrenclave", view_hex(status->manager, sizeof status->manager),
+                                "mrsigner", view_hex(status->signer, sizeof status->signer), "security-version",
+                                (json_int_t)status->security_version, "release-key",
+                                hex_or(!all_zero(status->release_key, sizeof status->release_key), status->release_key,
+                                       sizeof status->release_key, json_null()));
+    json_t *instance = json_pack("{s:o}", "mrenclave", view_hex(status->instance, sizeof status->instance));
+    json_t *ledger = json_pack("{s:I, s:o, s:I, s:I}", "version", (json_int_t)status->ledger_version, "root",
+                               view_hex(status->ledger_root, sizeof status->ledger_root), "slots",
+                               (json_int_t)status->slots, "deleted", (json_int_t)status->deleted);
+    json_t *instances =
+        json_pack("{s:i, s:i}", "running", count_in(supervisor, "running"), "failed", count_in(supervisor, "failed"));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
+                     "device", device->name, "limits", device->limits, "memory", device->memory, "domain", domain,
+                     "manager", manager, "instance", instance, "anchor", "none", "anchor-limits",
+                     "a store that is put back as a whole, with all its files, is not noticed", "ledger", ledger,
+                     "recovery", "none", "instances", instances, "uptime", (json_int_t)uptime);
+}
+
+static const char *class_of(struct err error)
+{
+    switch (error.code) {
+#define ERR_CLASS(name, value, sentence)                                                                               \
+    case value:                                                                                                        \
+        return #name;
+        ERR_LIST(ERR_CLASS)
+#undef ERR_CLASS
+    default:
+        return "UNKNOWN";
+    }
+}
+
+static const struct {
+    uint16_t code;
+    const char *hint;
+} hints[] = {
+    {ERR_NO_INSTANCE, "vtpmctl list shows them"},
+    {ERR_DELETED, "create a new one, with a label of its own"},
+    {ERR_LABEL_TAKEN, "choose another label; a UUID that was one is never free again"},
+    {ERR_HELD, "if you know that its process and every copy of it are gone: vtpmctl start --declare-dead"},
+    {ERR_VERB_STATE, "vtpmctl show tells its state; a running one is stopped first (vtpmctl stop)"},
+    {ERR_OWNER_SIGNATURE, "vtpmctl delete --owner-key KEY.pem signs it, for the owner"},
+    {ERR_FRONT_ENROLLED, "create it with --listen front, and run vtpm-front --key"},
+    {ERR_TIMEOUT, "vtpmctl show tells how far it is"},
+    {ERR_CALL_BUSY, "too much waits for the store: see to the disk of the state directory, then try again"},
+    {ERR_PEER_IDENTITY, "vtpmctl status names the enclaves; the images have to be of one build"},
+    {ERR_PEER_CLOSED, "the log of vtpmd has what the instance said last"},
+    {ERR_NO_MEMORY, "the host is short of memory"},
+};
+
+json_t *view_error(struct err error, const char *desc)
+{
+    json_t *view = json_pack("{s:s, s:i, s:s}", "class", class_of(error), "code", (int)error.code, "desc",
+                             desc && *desc ? desc : err_sentence(error));
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)
+        if (hints[i].code == error.code) (void)json_object_set_new(view, "hint", json_string(hints[i].hint));
+    return view;
+}

@@ -1,0 +1,12 @@
+/* Instances, the host's state and errors as JSON, in the words of docs/admin-api.md. All results are new references. */
+#pragma once
+
+#include "untrusted/daemon/program.h"
+#include "untrusted/daemon/supervisor.h"
+
+json_t *view_instance(const struct instance *instance);
+json_t *view_status(const struct supervisor *supervisor, const struct manager_status *status,
+                    const struct program_device *device, uint64_t uptime);
+/* desc: names the instance and the check. The hint is what an operator can do about an error of this kind. */
+json_t *view_error(struct err error, const char *desc);
+json_t *view_hex(const uint8_t *bytes, size_t size);

@@ -1,0 +1,91 @@
+/*
+ * What vtpmd keeps: one SQLite database (STATE_DIRECTORY/vtpm.db), WAL, synchronous=FULL, exclusively locked.
+ *
+ *   meta       'master', 'head': the blobs of kind MASTER and LEDGER_HEAD
+ *   rows       slot -> id, blob of kind LEDGER_ROW
+ *   states     id -> version, sealed state
+ *   settings   id -> the operator's JSON: on which sockets an instance is served, as whom. Nothing trusts it.
+ *   processes  id -> what vtpmd knows of the process that serves it, to tell a dead one from a living one
+ *
+ * Guarantees: a transaction that was committed is durable and whole, through a crash at any instruction (as far as
+ * SQLite, the file system and the disk keep their promises); what it reads back is what was written or an error; two
+ * processes never have it open. It sees ciphertext only. Not guaranteed: that the file is the newest there ever was.
+ *
+ * Calls block; those that write are made on a thread of their own (daemon/committer.h). One thread at a time.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/id.h"
+#include "base/span.h"
+
+struct store;
+
+/* Makes the database, durable on success; it must not exist. ERR_STORE_EXISTS, ERR_STORE_IO. */
+struct err store_init(const char *directory);
+
+/* ERR_STORE_MISSING, ERR_STORE_FOREIGN (application id, schema version, damage), ERR_STORE_BUSY, ERR_STORE_IO. */
+struct err store_open(const char *directory, struct store **out_store);
+void store_close(struct store **store);
+
+/* What SQLite said of the last error, for the log. */
+const char *store_error(const struct store *store);
+
+struct store_row {
+    uint32_t slot;
+    struct instance_id id;
+    uint64_t version; /* of the instance's state; 0: it has none */
+    struct span blob;
+};
+
+struct store_state {
+    struct instance_id id;
+    uint64_t version;
+    struct span blob;
+};
+
+/* One commit of the ledger: MANAGER_EFFECT_STORE of abi/manager.h with the states that belong to it. */
+struct store_batch {
+    struct span head;
+    struct span master; /* size 0: unchanged */
+    const struct store_row *rows;
+    size_t row_count;
+    const struct store_state *states;
+    size_t state_count;
+};
+
+/*
+ * In one transaction: head, master, rows, states; and removes the states of rows whose version is 0. A state is written
+ * only if its row in the same batch has its version; ERR_BAD_VALUE else. A row whose state is not there is stored all the
+ * same: whose state is lost finds out at its own start, and does not hold up the others. ERR_STORE_IO: nothing was
+ * changed; the same batch may be tried again.
+ */
+struct err store_commit(struct store *store, const struct store_batch *batch);
+
+/* For the start: blobs are malloc'ed, the caller's. ERR_STATE_MISSING, ERR_NO_MEMORY, ERR_STORE_IO. */
+struct err store_read_master(struct store *store, uint8_t **out_blob, size_t *out_size);
+struct err store_read_head(struct store *store, uint8_t **out_blob, size_t *out_size);
+struct err store_read_state(struct store *store, const struct instance_id *id, uint64_t version, uint8_t **out_blob,
+                            size_t *out_size);
+/* Calls row for each row, by slot; an error of row ends it and is returned. */
+struct err store_each_row(struct store *store, void *ctx, struct err (*row)(void *ctx, const struct store_row *row));
+
+/* The operator's settings of an instance: a NUL-terminated string, malloc'ed. ERR_NO_INSTANCE. */
+struct err store_read_settings(struct store *store, const struct instance_id *id, char **out_json);
+struct err store_write_settings(struct store *store, const struct instance_id *id, const char *json);
+
+struct store_process {
+    char boot_id[37]; /* /proc/sys/kernel/random/boot_id */
+    pid_t pid;
+    uint64_t start_time; /* field 22 of /proc/PID/stat */
+};
+
+/* ERR_NO_INSTANCE if none is known. */
+struct err store_read_process(struct store *store, const struct instance_id *id, struct store_process *out);
+struct err store_write_process(struct store *store, const struct instance_id *id, const struct store_process *process);
+
+/* Settings and process of a deleted instance. */
+struct err store_forget(struct store *store, const struct instance_id *id);
