@@ -1,6 +1,6 @@
 /*
  * vtpm-sign: makes the signing key, makes a signed enclave image out of a linked ELF file, in one step or, for keys
- * that stay in a token, in two, and shows what an image is.
+ * that stay in a token, in two, shows what an image is, and signs the manifest that allows an upgrade.
  *
  * Guarantees: an image that it writes was parsed, measured and verified again as a loader and EINIT would. It does not
  * look at the code; tools/check-image does.
@@ -24,6 +24,7 @@
 #include "untrusted/cli/explain.h"
 #include "untrusted/cli/file.h"
 #include "untrusted/cli/key.h"
+#include "untrusted/cli/manifest.h"
 #include "untrusted/cli/show.h"
 #include "untrusted/cli/signature.h"
 #include "untrusted/sgx/image.h"
@@ -47,6 +48,7 @@ struct request {
     const char *key;
     const char *public_key;
     const char *out;
+    const char *old_mrenclave, *new_mrenclave;
     const char *signatures[VARIANT_COUNT];
     size_t signature_count;
     const char *prodid_text, *svn_text, *date_text;
@@ -266,7 +268,17 @@ static struct err run_show(struct request *request, struct explanation *why)
     return end_of_output(why);
 }
 
-enum option_number { ELF_FILE, KEY, PUBLIC_KEY, SIGNATURE, PRODID, SVN, DATE, OUT, JSON, HELP, OPTION_COUNT };
+static struct err run_manifest(struct request *request, struct explanation *why)
+{
+    uint8_t bytes[MANIFEST_SIZE];
+    TRY(parse_u16("svn", request->svn_text, &request->svn, why));
+    const struct manifest manifest = {
+        .old = request->old_mrenclave, .new = request->new_mrenclave, .security_version = request->svn};
+    TRY(manifest_make(&manifest, request->key, bytes, why));
+    return file_replace(request->out, span_of(bytes, sizeof bytes), why);
+}
+
+enum option_number { ELF_FILE, KEY, PUBLIC_KEY, SIGNATURE, PRODID, SVN, DATE, OUT, OLD, NEW, JSON, HELP, OPTION_COUNT };
 
 static const struct option long_options[] = {
     {"elf", required_argument, NULL, ELF_FILE},
@@ -277,6 +289,8 @@ static const struct option long_options[] = {
     {"svn", required_argument, NULL, SVN},
     {"date", required_argument, NULL, DATE},
     {"out", required_argument, NULL, OUT},
+    {"old", required_argument, NULL, OLD},
+    {"new", required_argument, NULL, NEW},
     {"json", no_argument, NULL, JSON},
     {"help", no_argument, NULL, HELP},
     {0},
@@ -296,6 +310,7 @@ static const struct command {
     {"attach", false, BIT(ELF_FILE) | BIT(PUBLIC_KEY) | BIT(SIGNATURE) | BIT(PRODID) | BIT(SVN) | BIT(OUT), BIT(DATE),
      run_attach},
     {"show", true, 0, BIT(JSON), run_show},
+    {"manifest", false, BIT(OLD) | BIT(NEW) | BIT(SVN) | BIT(KEY) | BIT(OUT), 0, run_manifest},
 };
 
 static const char usage[] =
@@ -305,6 +320,7 @@ static const char usage[] =
     "       vtpm-sign attach --elf ELF --public-key PEM --signature FILE... --prodid N --svn N [--date YYYYMMDD]\n"
     "                 --out IMAGE\n"
     "       vtpm-sign show IMAGE [--json]\n"
+    "       vtpm-sign manifest --old MRENCLAVE --new MRENCLAVE --svn N --key RELEASEKEY --out FILE\n"
     "See vtpm-sign(1).\n";
 
 static struct err take_option(int option, const char *argument, struct request *request, struct explanation *why)
@@ -317,6 +333,8 @@ static struct err take_option(int option, const char *argument, struct request *
         [SVN] = &request->svn_text,
         [DATE] = &request->date_text,
         [OUT] = &request->out,
+        [OLD] = &request->old_mrenclave,
+        [NEW] = &request->new_mrenclave,
     };
     if (option == JSON) request->json = true;
     if (option != SIGNATURE) {

@@ -1,0 +1,14 @@
+/* What the daemon returned, for people. Everything goes through shown_text; a member that is missing is shown as "-".
+ */
+#pragma once
+
+#include <stdio.h>
+
+#include <jansson.h>
+
+void ctl_show_instance(const json_t *instance, FILE *out);
+/* A table, as wide as its labels want; 92 columns with labels of 16. */
+void ctl_show_list(const json_t *instances, FILE *out);
+void ctl_show_status(const json_t *status, FILE *out);
+/* One line. */
+void ctl_show_event(const json_t *event, FILE *out);
