@@ -1,12 +1,12 @@
 /*
  * Sealed states from the host. The input's first byte chooses: 0 takes the rest as a blob; anything else takes the rest
- * as changes to an honest blob, three bytes each (offset, offset, exclusive-or). What opens must be the honest blob.
+ * as changes to an honest blob, three bytes each (offset, offset, exclusive-or). What opens must be the honest blob,
+ * and its header is looked at as every kind of blob.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "trusted/runtime/sgx.h"
 #include "trusted/state/blob.h"
 
 #define PLAINTEXT_SIZE 64u
@@ -16,9 +16,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct crypto crypto;
-static struct blob_sealer sealer;
+static const uint8_t root[BLOB_ROOT_SIZE] = "root of fuzzed states";
 static uint8_t honest[HONEST_SIZE];
-static const struct blob_identity identity = {.instance = "fuzzed instance", .version = 1};
 
 static void must(struct err err)
 {
@@ -27,25 +26,30 @@ static void must(struct err err)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    static const struct sgx_targetinfo nobody;
-    static const uint8_t no_data[SGX_REPORTDATA_SIZE], plaintext[PLAINTEXT_SIZE];
-    struct sgx_report own;
+    static const uint8_t plaintext[PLAINTEXT_SIZE];
+    const struct blob_header header = {.kind = BLOB_STATE, .id = {"fuzzed instance"}, .version = 1};
     (void)argc;
     (void)argv;
     must(crypto_init(&crypto));
-    sgx_ereport(&nobody, no_data, &own);
-    must(blob_sealer_init(&crypto, &own, &sealer));
     struct writer w = writer_of(honest, sizeof honest);
-    must(blob_seal(&crypto, &sealer, &identity, span_of(plaintext, sizeof plaintext), &w));
+    must(blob_seal(&crypto, span_of(root, sizeof root), &header, span_empty(), span_of(plaintext, sizeof plaintext),
+                   &w));
     return 0;
 }
 
-static void offer(struct span blob)
+static void offer(struct span bytes)
 {
-    struct blob_state opened;
-    if (blob_open(&crypto, &sealer, blob, identity.instance, &opened).code) return;
-    if (blob.size != sizeof honest || memcmp(blob.data, honest, sizeof honest) != 0) abort();
-    blob_state_free(&opened);
+    struct blob opened = {0};
+    for (enum blob_kind kind = BLOB_STATE; kind <= BLOB_MASTER; kind++) {
+        struct blob_header header;
+        if (!blob_peek(bytes, kind, &header).code && kind == BLOB_MASTER && blob_keyrequest(bytes).data[0] == 1) return;
+    }
+    if (blob_open(&crypto, span_of(root, sizeof root), bytes, BLOB_STATE, &opened).code) {
+        if (opened.plaintext) abort();
+        return;
+    }
+    if (bytes.size != sizeof honest || memcmp(bytes.data, honest, sizeof honest) != 0) abort();
+    blob_free(&opened);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

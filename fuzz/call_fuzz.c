@@ -1,113 +1,187 @@
 /*
- * A host that sends any calls in any order to an instance whose TPM runs. The input is a series of calls, each a number
- * (one byte), a size (two bytes) and a body. Number 0x80 and above tells the truth about the last store; 0x40 makes its
- * body a TPM command with a header that libtpms gets behind: locality, command code, whether there are sessions, the
- * rest. START is not among them: an enclave has one, and it was given here.
+ * A host, a front-end and a manager that do anything in any order to an instance whose TPM runs. The input is a series
+ * of steps, each a number (one byte), a size (two bytes) and a body:
  *
- * Holds for every call: no reply comes together with a store, none comes while a store is under way, and the program
- * never declares itself failed.
+ *   below 0x40   a call of this number with this body; RECORD and PEER get bytes that nobody sealed
+ *   0x40         a TPM command over K2, with a header that libtpms gets behind: locality, code, sessions?, the rest
+ *   0x41         any message over K2
+ *   0x42         any word of the manager: the word, then its fields
+ *   0x43         the connection to the manager is new
+ *   above        the truth about what is under way: the anchor of the commit, or the lease
+ *
+ * Holds for every step: no record leaves together with a state, and none while a commit is under way; the program never
+ * declares itself failed.
  */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "tests/fakes/program.h"
-#include "tests/fakes/tpm_commands.h"
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
 
 #include "base/bytes.h"
+#include "tests/fakes/instance_client.h"
+#include "trusted/door/door.h"
+#include "trusted/instance/instance.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uint8_t out[CALL_OUTPUT_MAX];
-static uint64_t store_under_way; /* 0 if none is */
+#define FIRST_COMMAND_CODE 0x11fu
+
+static struct client c;
+
+static struct instance *instance(void)
+{
+    return door_program.ctx;
+}
 
 static void must(struct err err)
 {
     if (err.code) abort();
 }
 
-static void check_effects(struct span effects)
+/* What the two other ends make of the effects. */
+static void deliver(void)
 {
-    struct reader r = reader_of(effects);
-    bool waited = store_under_way != 0, replied = false, stored = false;
-    store_under_way = 0;
-    while (r.left > 0) {
-        uint32_t kind = 0, size = 0;
-        struct span payload, padding;
-        must(read_u32(&r, &kind));
-        must(read_u32(&r, &size));
-        must(read_span(&r, size, &payload));
-        must(read_span(&r, (CALL_ALIGNMENT - size % CALL_ALIGNMENT) % CALL_ALIGNMENT, &padding));
-        struct reader number = reader_of(payload);
-        if (kind == EFFECT_REPLY) replied = true;
-        if (kind == EFFECT_STORE) {
-            stored = true;
-            must(read_u64(&number, &store_under_way));
-        }
-    }
-    if (stored && (replied || waited)) abort();
-}
-
-static struct err call(uint32_t number, struct span body)
-{
+    enum link_event event;
     size_t size = 0;
-    struct err err = program_call(number, 0, body, out, &size);
-    if (err.code == ERR_ENCLAVE_DEAD || err.code == ERR_TPM) abort();
-    if (!err.code) {
-        if (store_under_way && number != CALL_STORED) abort();
-        check_effects(span_of(out, size));
-    }
-    return err;
+    if (c.result.record.data && link_receive(&c.link, c.result.record, &event, c.response, &size).code) abort();
+    for (size_t i = 0; i < c.result.peer_count; i++)
+        if (c.result.peer[i].data[0] == RECORD_DATA) fake_manager_hear(&c.manager, c.result.peer[i]);
 }
 
-static void tell_stored(void)
+static void call(uint32_t number, struct span body, bool releases)
 {
-    uint8_t body[8];
-    struct writer w = writer_of(body, sizeof body);
-    must(write_u64(&w, store_under_way));
-    (void)call(CALL_STORED, writer_span(&w)).code; /* refused when there is nothing to tell */
+    bool commits = instance()->under_way == UNDER_WAY_COMMIT;
+    uint16_t code = client_call(&c, number, body);
+    if (instance()->state == INSTANCE_FAILED || code == ERR_TPM || code == ERR_CRYPTO) abort();
+    if (c.result.record.data && (c.result.store.data || (commits && !releases))) abort();
+    deliver();
 }
 
-static void startup(void)
+static void tell(const struct fake_message *message, bool releases)
+{
+    call(INSTANCE_PEER, fake_message_span(message), releases);
+}
+
+static void resume(void)
+{
+    if (instance()->state == INSTANCE_RUNNING || instance()->state == INSTANCE_WAITING) client_resume(&c);
+}
+
+static void tell_the_truth(void)
+{
+    struct fake_message message;
+    if (instance()->state != INSTANCE_WAITING) return;
+    if (instance()->peer.step != PEER_ESTABLISHED || !(c.manager.commits || c.manager.asks)) resume();
+    if (c.manager.commits) {
+        c.stored = c.given;
+        fake_manager_anchor(&c.manager, &message);
+    } else {
+        fake_manager_lease(&c.manager, &message);
+    }
+    tell(&message, true);
+}
+
+static void request(enum k2_verb verb, uint8_t locality, struct span command)
+{
+    if (instance()->state != INSTANCE_RUNNING || !instance()->link.records.open) return;
+    call(INSTANCE_RECORD, client_seal(&c, verb, locality, command), false);
+}
+
+static void settle(void)
+{
+    while (instance()->state == INSTANCE_WAITING)
+        tell_the_truth();
+}
+
+/* Ends this life; libcrypto's own globals stay. */
+static void bury(void)
+{
+    struct crypto *crypto = &instance()->crypto;
+    if (instance()->tpm.on) must(tpm_power_off(&instance()->tpm));
+    instance_forget(instance());
+    EVP_CIPHER_free(crypto->aes_256_gcm);
+    EVP_MD_free(crypto->sha256);
+    EVP_MD_free(crypto->sha512);
+    EVP_MAC_free(crypto->hmac);
+    EVP_MAC_free(crypto->cmac);
+    EVP_KDF_CTX_free(crypto->hkdf_sha256);
+    *instance() = (struct instance){0};
+    peer_close(&c.manager.peer);
+    link_close(&c.link);
+}
+
+/* A TPM that was just started, in the life that there is, or in another one over the newest recorded state. */
+static void start(void)
 {
     struct tpm_message m;
-    uint8_t body[1 + sizeof m.bytes];
-    struct writer w = writer_of(body, sizeof body);
+    settle();
+    if (instance()->state != INSTANCE_RUNNING || !instance()->link.records.open) {
+        if (instance()->state != INSTANCE_BLANK) bury();
+        client_serve(&c);
+    }
+    request(K2_RESET, 0, span_empty());
+    settle();
     tpm_startup(&m, TPM_SU_CLEAR);
-    must(write_u8(&w, 0));
-    must(write_span(&w, tpm_message_span(&m)));
-    must(call(CALL_TPM_COMMAND, writer_span(&w)));
-    if (store_under_way) tell_stored();
+    request(K2_COMMAND, 0, tpm_message_span(&m));
+    settle();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    static uint8_t body[CALL_START_FIXED_SIZE] = {START_CREATE};
     (void)argc;
     (void)argv;
-    must(call(CALL_START, span_of(body, sizeof body)));
-    tell_stored();
+    fake_manager_open(&c.manager);
+    c.enclave = ENCLAVE_HERE;
     return 0;
 }
-
-#define FIRST_COMMAND_CODE 0x11fu
-#define TRUE_STORED        0x80u
-#define FRAMED_COMMAND     0x40u
 
 static void framed_command(struct span input)
 {
     struct reader r = reader_of(input);
-    uint8_t locality = 0, code = 0, sessions = 0, body[CALL_TPM_COMMAND_MAX];
-    struct writer w = writer_of(body, sizeof body);
+    uint8_t locality = 0, code = 0, sessions = 0, bytes[TPM_BUFFER_MAX];
+    struct writer w = writer_of(bytes, sizeof bytes);
     if (read_u8(&r, &locality).code || read_u8(&r, &code).code || read_u8(&r, &sessions).code) return;
-    if (r.left > TPM_BUFFER_MAX - 10) return;
-    must(write_u8(&w, locality % 5));
+    if (r.left > sizeof bytes - 10) return;
     must(write_be16(&w, sessions & 1 ? 0x8002 : 0x8001));
     must(write_be32(&w, (uint32_t)(10 + r.left)));
     must(write_be32(&w, FIRST_COMMAND_CODE + code % 0x80));
     must(write_span(&w, span_of(r.next, r.left)));
-    (void)call(CALL_TPM_COMMAND, writer_span(&w)).code; /* busy, or answered: call() aborts at all else */
+    request(K2_COMMAND, locality % 5, writer_span(&w));
+}
+
+static void any_message(struct span body)
+{
+    struct writer w = writer_of(c.record, sizeof c.record);
+    if (instance()->state != INSTANCE_RUNNING || !instance()->link.records.open || body.size > K2_MESSAGE_MAX) return;
+    must(link_send(&c.link, body, &w));
+    call(INSTANCE_RECORD, writer_span(&w), false);
+}
+
+static void any_word(struct span body)
+{
+    struct fake_message message;
+    if (body.size == 0 || body.size > 512 || c.manager.peer.step != PEER_ESTABLISHED) return;
+    fake_manager_say(&c.manager, (enum peer_word)(body.data[0] % 8), span_of(body.data + 1, body.size - 1), &message);
+    tell(&message, false);
+}
+
+static void step(uint8_t number, struct span body)
+{
+    if (number < 0x40)
+        call(number, body, false);
+    else if (number == 0x40)
+        framed_command(body);
+    else if (number == 0x41)
+        any_message(body);
+    else if (number == 0x42)
+        any_word(body);
+    else if (number == 0x43)
+        resume();
+    else
+        tell_the_truth();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -116,18 +190,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t number = 0;
     uint16_t body_size = 0;
     struct span body;
-    if (store_under_way) tell_stored();
-    must(call(CALL_TPM_RESET, span_empty()));
-    if (store_under_way) tell_stored();
-    startup();
+    start();
     while (!read_u8(&r, &number).code && !read_u16(&r, &body_size).code) {
-        if (read_span(&r, body_size < r.left ? body_size : r.left, &body).code) abort();
-        if (number & TRUE_STORED)
-            tell_stored();
-        else if (number == FRAMED_COMMAND)
-            framed_command(body);
-        else
-            (void)call(number, body).code; /* each answer is a good one, but for those that call() aborts at */
+        must(read_span(&r, body_size < r.left ? body_size : r.left, &body));
+        step(number, body);
     }
     return 0;
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi/call.h"
+#include "abi/instance.h"
 #include "base/bytes.h"
 #include "trusted/door/host_memory.h"
 
@@ -71,10 +71,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    uint8_t start[CALL_START_FIXED_SIZE] = {START_CREATE};
-    uint64_t number = 1;
-    record(CALL_START, start, sizeof start);
-    record(CALL_STORED, &number, sizeof number);
+    uint8_t start[INSTANCE_START_SIZE] = {0};
+    record(INSTANCE_START, start, sizeof start);
     return 0;
 }
 
