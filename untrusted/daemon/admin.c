@@ -9,16 +9,18 @@
 #include <unistd.h>
 
 #include "untrusted/daemon/acts.h"
+#include "untrusted/daemon/committer.h"
 #include "untrusted/daemon/request.h"
 #include "untrusted/daemon/view.h"
 #include "untrusted/host/log.h"
 
-#define CLIENTS_MAX  64u
-#define OUTPUT_MAX   (16u * 1024u * 1024u) /* bytes that a client may leave unread */
-#define OUTPUT_PAUSE (256u * 1024u)        /* no new request is taken above it */
-#define LINES_A_TURN 16u                   /* before the loop sees to its other sources */
-#define STALL_SEC    30                    /* a client that took nothing for so long gives way to another */
-#define API_VERSION  1
+#define CLIENTS_MAX         64u
+#define OUTPUT_MAX          (16u * 1024u * 1024u) /* bytes that a client may leave unread */
+#define OUTPUT_PAUSE        (256u * 1024u)        /* no new request is taken above it */
+#define LINES_A_TURN        16u                   /* before the loop sees to its other sources */
+#define STALL_SEC           30                    /* a client that took nothing for so long gives way to another */
+#define API_VERSION         1
+#define STORE_PATIENCE_USEC UINT64_C(1000000) /* a job of the store that runs longer hangs */
 
 struct client {
     struct admin *admin;
@@ -264,11 +266,33 @@ static void list_from(struct client *c, uint32_t first)
     if (result.code) answer_error(c, result, NULL, NULL);
 }
 
+/* The manager's answer waits for what is being stored. An operator whose disk hangs wants one all the same: what was
+ * known before. */
+static bool store_hangs(const struct client *c)
+{
+    return committer_running_usec(c->admin->supervisor->committer) > STORE_PATIENCE_USEC;
+}
+
+static void list_as_known(struct client *c)
+{
+    const struct roster *roster = &c->admin->supervisor->roster;
+    json_t *list = json_array();
+    for (size_t i = 0; i < roster->count; i++)
+        if (c->deleted || roster->list[i]->row.state != MANAGER_DELETED)
+            (void)json_array_append_new(list, view_instance(roster->list[i]));
+    answer(c, "return", json_pack("{s:o}", "instances", list));
+}
+
 static void do_list(struct client *c, const struct request *request)
 {
     json_decref(c->list);
-    c->list = json_array();
+    c->list = NULL;
     c->deleted = request->deleted;
+    if (store_hangs(c)) {
+        list_as_known(c);
+        return;
+    }
+    c->list = json_array();
     list_from(c, 0);
 }
 
@@ -291,6 +315,10 @@ static void do_show(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
+    if (store_hangs(c)) {
+        answer(c, "return", view_instance(instance));
+        return;
+    }
     struct err result = manager_ask(c->admin->supervisor->manager, MANAGER_SHOW,
                                     span_of(instance->row.id.bytes, sizeof instance->row.id.bytes), on_row, c);
     if (result.code) answer_error(c, result, instance->row.label, NULL);

@@ -33,6 +33,7 @@ struct committer {
     pthread_mutex_t lock; /* over what follows */
     pthread_cond_t changed;
     bool closing;
+    uint64_t began; /* CLOCK_MONOTONIC, us; 0: no job runs */
     struct queue waiting;
     struct queue done;
 };
@@ -51,6 +52,13 @@ static struct node *pop(struct queue *queue)
     queue->first = node->next;
     if (!queue->first) queue->end = &queue->first;
     return node;
+}
+
+static uint64_t now_usec(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * UINT64_C(1000000) + (uint64_t)time.tv_nsec / 1000;
 }
 
 static struct timespec after(unsigned msec)
@@ -101,6 +109,7 @@ static struct node *wait_for_job(struct committer *c)
     while (!c->waiting.first && !c->closing)
         pthread_cond_wait(&c->changed, &c->lock);
     struct node *node = c->closing ? NULL : pop(&c->waiting);
+    if (node) c->began = now_usec();
     pthread_mutex_unlock(&c->lock);
     return node;
 }
@@ -112,6 +121,7 @@ static void *committer_thread(void *ctx)
         node->result = run_until_done(c, &node->job);
         pthread_mutex_lock(&c->lock);
         push(&c->done, node);
+        c->began = 0;
         pthread_mutex_unlock(&c->lock);
         (void)eventfd_write(c->done_fd, 1);
     }
@@ -187,6 +197,14 @@ struct err committer_submit(struct committer *committer, const struct committer_
     pthread_cond_signal(&committer->changed);
     pthread_mutex_unlock(&committer->lock);
     return OK;
+}
+
+uint64_t committer_running_usec(struct committer *committer)
+{
+    pthread_mutex_lock(&committer->lock);
+    uint64_t began = committer->began;
+    pthread_mutex_unlock(&committer->lock);
+    return began ? now_usec() - began : 0;
 }
 
 static void end_all(struct queue *queue)

@@ -28,5 +28,8 @@ struct err committer_open(sd_event *event, struct store *store, struct committer
 /* ERR_NO_MEMORY: done is not called. */
 struct err committer_submit(struct committer *committer, const struct committer_job *job);
 
+/* How long the job has run that runs now, us; 0 if none does. */
+uint64_t committer_running_usec(struct committer *committer);
+
 /* Waits for the job that runs now, and calls done of all that were not done. */
 void committer_close(struct committer **committer);

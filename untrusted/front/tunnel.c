@@ -2,12 +2,25 @@
 
 #include <string.h>
 
+#include <openssl/rand.h>
+
 #include "base/memory.h"
 #include "untrusted/host/secret_heap.h"
 
 static void wipe_key(struct x25519_key *key)
 {
     wipe(key, sizeof *key);
+}
+
+/* The state of the generator tells what it will draw: it is made in the secret heap. */
+static struct err open_generator(void)
+{
+    uint8_t byte[1];
+    secret_heap_begin();
+    bool made = RAND_bytes(byte, sizeof byte) == 1 && RAND_priv_bytes(byte, sizeof byte) == 1;
+    secret_heap_end();
+    ENSURE(made, CRYPTO);
+    return OK;
 }
 
 /* What libcrypto fetches at the first use of X25519 is large, stays, and is no secret: not in the secret heap. */
@@ -38,6 +51,7 @@ struct err tunnel_open(const struct tunnel_options *options, struct tunnel *out)
         .is_enrolled = options->enrolled != NULL,
     };
     if (options->enrolled) memcpy(out->enrolled, options->enrolled, sizeof out->enrolled);
+    TRY(open_generator());
     TRY(warm_up(out->crypto));
     return draw_share(out);
 }

@@ -65,7 +65,7 @@ static _Noreturn void become_worker(struct keeper *k, pid_t parent, int fd)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* without its keeper it could not be replaced */
     close(k->signal_fd);
-    for (size_t i = k->cpu_fds_used; i < WORKER_CPU_STOCK; i++) /* only its own: another would be another enclave's */
+    for (size_t i = k->cpu_fds_used; i < k->resources->cpu_fd_count; i++) /* only its own: another would be another enclave's */
         close(k->resources->cpu_fds[i]);
     int code = getppid() == parent ? worker_run(k->resources, &k->next, fd) : SERVICE_FAILED;
     _exit(code);
@@ -75,7 +75,7 @@ static _Noreturn void become_worker(struct keeper *k, pid_t parent, int fd)
 static struct err connect_cpu(struct keeper *k, int *out_fd)
 {
     struct err result = cpu_connect(k->resources->options->cpu, out_fd);
-    if (!result.code || k->cpu_fds_used == WORKER_CPU_STOCK) return result;
+    if (!result.code || k->cpu_fds_used == k->resources->cpu_fd_count) return result;
     *out_fd = k->resources->cpu_fds[k->cpu_fds_used++];
     return OK;
 }
@@ -275,7 +275,7 @@ static int exit_code(int code)
 
 static void complain_about_spawn(const struct keeper *k, struct err why)
 {
-    if (k->cpu_fds_used == WORKER_CPU_STOCK && why.code == ERR_CPU_UNREACHABLE)
+    if (k->cpu_fds_used && k->cpu_fds_used == k->resources->cpu_fd_count && why.code == ERR_CPU_UNREACHABLE)
         log_line(LOG_LEVEL_ERROR,
                  "all %u connections to vtpm-cpu that were made at the start are used up, and this user may not make "
                  "another (%s): let it connect to %s, or start the instance again",

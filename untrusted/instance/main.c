@@ -69,11 +69,23 @@ static struct err open_image(const struct options *options, int cpu_fd, int *out
     return result;
 }
 
-static struct err open_cpu(const struct options *options, int *cpu_fds)
+static struct err open_cpu(const struct options *options, struct worker_resources *resources)
 {
-    for (size_t i = 0; i < WORKER_CPU_STOCK; i++)
-        TRY(cpu_connect(options->cpu, &cpu_fds[i]));
+    while (resources->cpu_fd_count < WORKER_CPU_STOCK) {
+        TRY(cpu_connect(options->cpu, &resources->cpu_fds[resources->cpu_fd_count]));
+        resources->cpu_fd_count++;
+    }
     return OK;
+}
+
+/* Whoever may connect as the user that it has become keeps no place of vtpm-cpu's occupied. */
+static void thin_out_cpu(const struct options *options, struct worker_resources *resources)
+{
+    int fd = -1;
+    if (cpu_connect(options->cpu, &fd).code) return;
+    close(fd);
+    while (resources->cpu_fd_count > 0)
+        close(resources->cpu_fds[--resources->cpu_fd_count]);
 }
 
 static struct err parse_image(int fd, struct image *out_image)
@@ -99,12 +111,13 @@ static struct err open_resources(const struct options *options, struct image *im
 {
     struct identity identity;
     TRY(choose_user(options, &identity));
-    TRY(complain("vtpm-cpu at", options->cpu, open_cpu(options, resources->cpu_fds)));
+    TRY(complain("vtpm-cpu at", options->cpu, open_cpu(options, resources)));
     TRY(complain("the enclave image", options->image,
                  open_image(options, resources->cpu_fds[0], &resources->image_fd)));
     TRY(complain("the enclave image", options->image, parse_image(resources->image_fd, image)));
     TRY(listen_everywhere(options, &identity, resources));
     TRY(complain("becoming the user", options->user ? options->user : "of now", confine_user(&identity)));
+    thin_out_cpu(options, resources);
     TRY(complain("limits of", "the process", confine_limits()));
     return complain("hygiene of", "the process", hygiene_apply());
 }

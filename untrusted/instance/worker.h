@@ -23,6 +23,7 @@ struct worker_resources {
     const struct image *image;
     int listen_fds[FRONT_ENDPOINTS_MAX];
     int front_fd;                  /* listens for vtpm-front, if that is how it is served */
+    size_t cpu_fd_count;           /* 0: this user may connect by itself */
     int cpu_fds[WORKER_CPU_STOCK]; /* connected */
 };
 

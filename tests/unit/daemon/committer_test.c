@@ -141,6 +141,19 @@ static void the_loop_goes_on_while_the_disk_stalls(void **state)
     wait_for(&work);
 }
 
+static void how_long_a_job_runs_is_known(void **state)
+{
+    (void)state;
+    static struct work work;
+    assert_int_equal(committer_running_usec(committer), 0);
+    submit(&work, run_slowly);
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    uint64_t running = committer_running_usec(committer);
+    assert_true(running > 0 && running < UINT64_C(60000000));
+    wait_for(&work);
+    assert_int_equal(committer_running_usec(committer), 0);
+}
+
 static void closing_ends_what_waits(void **state)
 {
     (void)state;
@@ -162,7 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(jobs_are_done_in_their_order),      TEST(a_failing_disk_is_tried_again_until_it_works),
         TEST(other_errors_are_reported_at_once), TEST(the_loop_goes_on_while_the_disk_stalls),
-        TEST(closing_ends_what_waits),
+        TEST(how_long_a_job_runs_is_known),      TEST(closing_ends_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
