@@ -232,3 +232,49 @@ def factor_in(places, modulus):
             if limb[0] & 1 and limb[127] & 0x80 and modulus % int.from_bytes(limb, "little") == 0:
                 return place
     return None
+
+
+def substitution():
+    """AES' S-box (FIPS 197, 5.1.1), made from powers of 3 and their inverses."""
+    powers, value = [], 1
+    for _ in range(255):
+        powers.append(value)
+        value ^= value << 1 ^ (0x11B if value & 0x80 else 0)
+    box = [0x63] * 256
+    for exponent, number in enumerate(powers):
+        inverse = powers[-exponent % 255]
+        box[number] = (inverse ^ sum(1 << bit for bit in range(8) if sum(inverse >> (bit - turn) % 8 for turn in range(1, 5)) & 1)
+                       ^ 0x63)
+    return box
+
+
+SUBSTITUTION = substitution()
+
+
+def expand(key):
+    """All round keys of AES-128 or AES-256, one after the other (FIPS 197, 5.2)."""
+    words, size, constant = [key[place:place + 4] for place in range(0, len(key), 4)], len(key) // 4, 1
+    for number in range(size, 4 * (size + 7)):
+        word = words[-1]
+        if number % size == 0:
+            word = bytes(SUBSTITUTION[byte] for byte in word[1:] + word[:1])
+            word = bytes([word[0] ^ constant]) + word[1:]
+            constant = constant << 1 ^ (0x11B if constant & 0x80 else 0)
+        elif size == 8 and number % size == 4:
+            word = bytes(SUBSTITUTION[byte] for byte in word)
+        words.append(bytes(a ^ b for a, b in zip(words[-size], word)))
+    return b"".join(words)
+
+
+def expanded_keys(places):
+    """Without knowing any secret: (place, key) of AES keys with all their round keys behind them, as libcrypto keeps them
+    for the processor's AES instructions, at a 16-byte boundary.
+    """
+    for place, data in places:
+        for size in (16, 32):
+            # One byte of the first derived word sorts nearly everything out.
+            for offset in range(0, len(data) - 240, 16):
+                if data[offset + size + 1] == data[offset + 1] ^ SUBSTITUTION[data[offset + size - 2]]:
+                    schedule = expand(data[offset:offset + size])
+                    if data[offset:offset + len(schedule)] == schedule:
+                        yield place, data[offset:offset + size]

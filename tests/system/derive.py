@@ -1,7 +1,9 @@
-"""What somebody can do who has files and knows every format: derive the key of a sealed state from a device secret.
+"""What somebody can do who has files and knows every format: derive, from a device secret, the key of the master secret,
+from it the key of a ledger's row, from it the instance's root key, and from that the key of its sealed state.
 
 Written from abi/blob.h, from the encoding that untrusted/cpu/keys.c draws and from the image's header, without any code
-of the product. AES-256-GCM comes from libcrypto.
+of the product. What lies where in the plaintext of MASTER and of a row is not asked: every 32 bytes in it are tried.
+AES-256-GCM comes from libcrypto.
 """
 
 import ctypes
@@ -9,7 +11,8 @@ import ctypes.util
 import hmac
 import struct
 
-BLOB_HEADER_SIZE, BLOB_TAG_SIZE = 640, 16
+HEADER_SIZE, KEYREQUEST_SIZE, TAG_SIZE, SECRET_SIZE = 128, 512, 16, 32
+STATE, LEDGER_ROW, LEDGER_HEAD, MASTER = 1, 2, 3, 4
 GCM_SET_TAG = 0x11
 
 _crypto = ctypes.CDLL(ctypes.util.find_library("crypto"))
@@ -68,9 +71,46 @@ def sealing_key(device_secret, identity, request, mrenclave):
     return hmac.digest(fuses, encoding, "sha256")[:16]
 
 
-def open_state(blob, device_secret, identity):
-    """The TPM's state in the clear, or None if this is not the secret."""
-    header, body = blob[:BLOB_HEADER_SIZE], blob[BLOB_HEADER_SIZE:]
-    root = sealing_key(device_secret, identity, header[128:640], header[48:80])
+def kind_of(blob):
+    return struct.unpack_from("<H", blob, 10)[0]
+
+
+def open_blob(blob, root):
+    """The plaintext, or None if this is not its root."""
+    size = HEADER_SIZE + (KEYREQUEST_SIZE if kind_of(blob) == MASTER else 0)
+    header, body = blob[:size], blob[size:]
     key = hkdf_sha256(root, header[96:128], b"vtpm blob" + header[8:12], 44)
-    return aes_256_gcm_open(key[:32], key[32:], header, body[:-BLOB_TAG_SIZE], body[-BLOB_TAG_SIZE:])
+    return aes_256_gcm_open(key[:32], key[32:], header, body[:-TAG_SIZE], body[-TAG_SIZE:])
+
+
+def open_master(blob, device_secret, identity):
+    """What the blob of kind MASTER holds, or None if this is not the secret of the processor that sealed it."""
+    request = blob[HEADER_SIZE:HEADER_SIZE + KEYREQUEST_SIZE]
+    return open_blob(blob, sealing_key(device_secret, identity, request, blob[64:96]))
+
+
+def open_with_secret_in(plaintext, blob, label):
+    """Opens a blob with each secret that the plaintext may hold; label says what the secret is for."""
+    for offset in range(len(plaintext) - SECRET_SIZE + 1):
+        root = hkdf_sha256(plaintext[offset:offset + SECRET_SIZE], blob[64:96], label, 32)
+        opened = open_blob(blob, root)
+        if opened is not None:
+            return opened
+    return None
+
+
+def open_state(files, device_secret, identity):
+    """The TPM's state in the clear, from the blobs of a database, or None if the secret is not the one."""
+    master = open_master(files.master, device_secret, identity)
+    row = master and open_with_secret_in(master, files.row, b"vtpm ledger")
+    return row and open_with_secret_in(row, files.state, b"vtpm state")
+
+
+class Blobs:
+    """The sealed blobs of one instance in vtpmd's database (untrusted/store/store.h)."""
+
+    def __init__(self, tables, identity):
+        key = bytes.fromhex(identity.replace("-", ""))
+        self.master = tables.execute("SELECT value FROM meta WHERE name = 'master'").fetchone()[0]
+        self.row = tables.execute("SELECT blob FROM rows WHERE id = ?", [key]).fetchone()[0]
+        self.state = tables.execute("SELECT blob FROM states WHERE id = ?", [key]).fetchone()[0]

@@ -2,28 +2,34 @@
 under test beside Debian's swtpm, started the same way. Where the kernel gives no secret memory, they run in ordinary
 memory, and the tests of what only secret memory protects are skipped.
 
-BUILD_DIR names the build directory. As root, the programs give root up for `nobody`, which owns the directory.
+BUILD_DIR names the build directory. As root, vtpm-cpu and the instances give root up for `nobody`, which owns the
+directory; vtpmd stays what it was started as.
 """
 
 import atexit
 import contextlib
 import ctypes
+import json
 import os
 import pwd
 import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import tempfile
 import time
 
+from attack import alive
 from tap import Skip, require
 from tpm import Tpm
 
 BUILD = os.environ.get("BUILD_DIR") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "build")
 IMAGE = os.path.join(BUILD, "enclave", "instance.sgx")
+MANAGER_IMAGE = os.path.join(BUILD, "enclave", "manager.sgx")
+CMD_INIT = 2  # of swtpm's control channel
 USER = "nobody"
 START_TIMEOUT = 20.0
 SYS_MEMFD_SECRET = 447
@@ -237,41 +243,296 @@ def secret_place(path, passphrase):
     os.close(read_end)
 
 
-class Instance(Process):
-    """vtpm-instance with one front-end on a unix socket, and `more` arguments."""
+class AdminError(Exception):
+    """What vtpmd answers instead of a return (docs/admin-api.md)."""
 
-    def __init__(self, directory, cpu_path, identity=None, more=(), state_directory=None, name="vtpm-instance",
-                 ordinary_memory=False, core=False, image=IMAGE, wait=True, before_exec=None, user=True,
+    def __init__(self, error):
+        super().__init__(f"{error['class']}: {error['desc']}" + (f" ({error['hint']})" if error.get("hint") else ""))
+        self.name, self.code, self.desc = error["class"], error["code"], error["desc"]
+
+
+class Admin:
+    """One connection to the admin API: JSON objects, one in a line."""
+
+    def __init__(self, path, timeout=60.0):
+        self.stream = connect_unix(path, timeout)
+        self.lines = self.stream.makefile("rb")
+        self.greeting = self.read()
+
+    def read(self):
+        line = self.lines.readline()
+        if not line:
+            raise ConnectionError("vtpmd closed the connection")
+        return json.loads(line)
+
+    def send(self, verb, /, **arguments):
+        request = {"execute": verb, "arguments": {name.replace("_", "-"): value for name, value in arguments.items()}}
+        self.stream.sendall(json.dumps(request).encode() + b"\n")
+
+    def call(self, verb, /, **arguments):
+        self.send(verb, **arguments)
+        answer = self.read()
+        if "error" in answer:
+            raise AdminError(answer["error"])
+        return answer["return"]
+
+    def close(self):
+        self.lines.close()
+        self.stream.close()
+
+
+class Daemon:
+    """One host: vtpm-cpu and vtpmd over a directory, and whatever instances it runs."""
+
+    def __init__(self, directory=None, passphrase=None, core=False, ordinary_memory=False, settings=None,
+                 instance_program=None, instance_image=IMAGE, before_exec=None, init=True, wait=True, state=None,
                  executable=None):
-        self.state_directory = state_directory or os.path.join(directory, "state")
-        if not os.path.isdir(self.state_directory):
-            os.mkdir(self.state_directory, 0o700)
-            give_to_user(self.state_directory)
-        self.path = os.path.join(directory, f"{name}.sock")
-        arguments = [executable or program("vtpm-instance"), "--image", image, "--cpu", cpu_path,
-                     "--state-dir", self.state_directory, "--swtpm", f"unix:{self.path}"]
-        arguments += ["--create"] if identity is None else ["--id", identity]
-        arguments += more
-        if AS_ROOT and user:
-            arguments += ["--user", USER]
-        if ordinary_memory or not SECRET_MEMORY:
-            arguments.append("--ordinary-memory")
-        super().__init__(name, arguments, directory, core=core, before_exec=before_exec)
-        self.identity = identity
+        self.directory = directory or new_directory()
+        self.state = state or os.path.join(self.directory, "state")
+        self.run = os.path.join(self.directory, "run")
+        self.core, self.before_exec = core, before_exec
+        for path, mode in ((self.state, 0o700), (self.run, 0o755)):
+            if not os.path.isdir(path):
+                os.mkdir(path, mode)
+        self.cpu = Cpu(self.directory, passphrase, core=core)
+        config = os.path.join(self.directory, "vtpmd.conf")
+        with open(config, "w", encoding="utf-8") as file:
+            file.writelines(f"{key} = {value}\n" for key, value in (settings or {}).items())
+        self.arguments = [
+            executable or program("vtpmd"), "--config", config, "--state-dir", self.state, "--run-dir", self.run,
+            "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
+            "--instance-program", instance_program or program("vtpm-instance")]
+        self.arguments += ["--user", USER] if AS_ROOT and before_exec is None else []
+        self.arguments += ["--ordinary-memory"] if ordinary_memory or not SECRET_MEMORY else []
+        self.database = os.path.join(self.state, "vtpm.db")
+        self.socket = os.path.join(self.run, "admin.sock")
+        self.process = None
+        if init and not os.path.exists(self.database):
+            self.init()
+        if init:
+            self.start(wait)
+
+    def init(self):
+        """vtpmd --init; returns its exit status and what it says."""
+        result = subprocess.run([*self.arguments, "--init"], capture_output=True, text=True, timeout=60, check=False,
+                                cwd=self.directory, stdin=subprocess.DEVNULL, preexec_fn=self.before_exec)
+        require(result.returncode == 0, f"vtpmd --init: {result.returncode}, {result.stderr}")
+
+    def start(self, wait=True):
+        self.process = Process("vtpmd", self.arguments, self.directory, core=self.core, before_exec=self.before_exec)
         if wait:
-            self.wait_ready()
+            self.process.wait_until(lambda: "ready\n" in self.process.output(), "it is ready")
 
-    def wait_ready(self):
-        self.wait_until(lambda: "ready\n" in self.output(), "it is ready")
-        for line in self.output().splitlines():
-            if line.startswith("instance "):
-                self.identity = line.split()[1]
+    def restart(self):
+        require(self.stop() == 0, f"vtpmd did not end cleanly: {self.log()}")
+        self.start()
 
-    def state_path(self):
-        return os.path.join(self.state_directory, f"{self.identity}.vtpm")
+    def stop(self):
+        """Ends vtpmd alone: instances go on."""
+        return self.process.stop()
+
+    def kill(self):
+        """Kills vtpmd alone."""
+        return self.process.kill()
+
+    def log(self):
+        return self.process.log()
+
+    def end(self):
+        """Ends vtpmd, all its instances and the processor, at once: as if the power had gone."""
+        if self.process.running():
+            self.process.kill()
+        end_processes_of(self.run)
+        if self.cpu.running():
+            self.cpu.kill()
+
+    def power_on(self):
+        """After end(): everything anew over the same files."""
+        self.cpu = Cpu(self.directory)
+        self.start()
+
+    def admin(self, timeout=60.0):
+        return Admin(self.socket, timeout)
+
+    def call(self, verb, /, **arguments):
+        admin = self.admin()
+        try:
+            return admin.call(verb, **arguments)
+        finally:
+            admin.close()
+
+    def create(self, label, **arguments):
+        """A new instance; it serves when this returns, unless it was created without a start."""
+        shown = self.call("create", label=label, **arguments)
+        instance = Instance(self, shown)
+        if arguments.get("start", True) and arguments.get("listen") is None:
+            instance.wait_serving()
+        return instance
+
+    def create_for_front(self, label, **arguments):
+        """A new instance that a separate front-end serves; it waits for one."""
+        instance = Instance(self, self.call("create", label=label, listen=["front"], start=False, **arguments))
+        instance.call("start", wait=False)
+        wait_for(lambda: os.path.exists(instance.front_path), f"{label}: front.sock does not appear: {self.log()}")
+        return instance
+
+    def refuses(self, name, verb, /, **arguments):
+        """Calls what has to be refused with the error of that name; returns the sentence."""
+        try:
+            self.call(verb, **arguments)
+        except AdminError as error:
+            require(error.name == name, f"{verb} was refused with {error}, not with {name}")
+            return error.desc
+        raise AssertionError(f"{verb} {arguments} was not refused")
+
+    def processes(self):
+        """[(name, pid)] of everything that runs for this directory."""
+        return [(f"{name} {pid}", pid) for name, pid in processes_of(self.directory)]
+
+    @contextlib.contextmanager
+    def tables(self):
+        """The database, opened as root may while vtpmd does not run; what is changed is written at the end."""
+        require(not self.process.running(), "vtpmd holds the database")
+        with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            yield connection
+
+
+class Instance:
+    """One instance of a daemon: its names, its socket, its processes."""
+
+    def __init__(self, daemon, shown):
+        self.daemon, self.identity, self.label = daemon, shown["id"], shown["label"]
+        self.directory = os.path.join(daemon.run, "instances", self.label)
+        self.path = os.path.join(self.directory, "tpm.sock")
+        self.front_path = os.path.join(self.directory, "front.sock")
+
+    def show(self):
+        return self.daemon.call("show", instance=self.identity)
+
+    def call(self, verb, /, **arguments):
+        return self.daemon.call(verb, instance=self.identity, **arguments)
+
+    def start(self, **arguments):
+        self.call("start", **arguments)
+        self.wait_serving()
+
+    def stop(self):
+        return self.call("stop")
+
+    def wait_for(self, sentence, timeout=START_TIMEOUT, **expected):
+        """Until show has the expected members; returns it."""
+        def reached():
+            shown = self.show()
+            return shown if all(shown[name.replace("_", "-")] == value for name, value in expected.items()) else None
+        try:
+            return wait_for(reached, sentence, timeout)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}; show: {self.show()}; vtpmd says: {self.daemon.log()[-4000:]}") from None
+
+    def wait_serving(self, timeout=START_TIMEOUT):
+        return self.wait_for(f"{self.label} does not serve", timeout, state="running", health="serving")
+
+    def keeper(self):
+        return self.show()["pid"]
+
+    def worker(self):
+        workers = children_of(self.keeper())
+        require(len(workers) == 1, f"the keeper has the children {workers}")
+        return workers[0]
 
     def connect(self, timeout=30.0):
         return Tpm(connect_unix(self.path, timeout))
+
+    def recover(self, timeout=60.0):
+        """Waits until vtpmd has rebuilt it, resets the machine if that is what it waits for; returns a new client."""
+        def back():
+            shown = self.show()
+            return shown["state"] == "running" and shown["health"] in ("serving", "awaiting reset") and shown
+        try:
+            shown = wait_for(back, f"{self.label} does not come back", timeout)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}; show: {self.show()}; vtpmd says: {self.daemon.log()[-4000:]}") from None
+        if shown["health"] == "awaiting reset":
+            self.reset()
+        client = self.connect()
+        client.startup()
+        return client
+
+    def key(self):
+        """Its id as the database has it."""
+        return bytes.fromhex(self.identity.replace("-", ""))
+
+    def refused_start(self, *sentences, **arguments):
+        """Starts what must not start: the answer, `show`, or the log since then has one of the sentences."""
+        logged = len(self.daemon.log())
+        try:
+            self.call("start", **arguments)
+            said = ""
+        except AdminError as error:
+            said = str(error)
+        shown = self.show()
+        lines = self.daemon.log()[logged:].splitlines()
+        said += f" {shown['reason']} " + "\n".join(line for line in lines if ": device: " not in line)
+        require(shown["state"] != "running", f"{self.label} runs: {shown}")
+        require(any(sentence in said for sentence in sentences), f"{self.label} was refused with: {said}")
+
+    def reset(self):
+        """What QEMU does when the machine is reset."""
+        answer = control(self.path + ".ctrl", CMD_INIT, bytes(4))
+        require(answer == bytes(4), f"the reset is refused: {answer.hex()}")
+
+
+class Front(Process):
+    """vtpm-front between its own client socket, an instance's front.sock and vtpmd; paths may be those of a relay."""
+
+    def __init__(self, instance, directory=None, name="vtpm-front", daemon_path=None, front_path=None, key=None,
+                 identity=None):
+        self.path = os.path.join(directory or instance.daemon.directory, f"{name}.sock")
+        arguments = [program("vtpm-front"), "--daemon", daemon_path or os.path.join(instance.daemon.run, "daemon.sock"),
+                     "--id", identity or instance.identity, "--instance", f"unix:{front_path or instance.front_path}",
+                     "--swtpm", f"unix:{self.path}"]
+        arguments += ["--key", key] if key else []
+        arguments += [] if SECRET_MEMORY else ["--ordinary-memory"]
+        super().__init__(name, arguments, directory or instance.daemon.directory)
+
+    def wait_listening(self):
+        self.wait_until(lambda: os.path.exists(self.path) and os.path.exists(self.path + ".ctrl"), "its sockets exist")
+
+    def connect(self, timeout=30.0):
+        return Tpm(connect_unix(self.path, timeout))
+
+    def reset(self):
+        return control(self.path + ".ctrl", CMD_INIT, bytes(4))
+
+
+def children_of(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+            return list(map(int, file.read().split()))
+    except OSError:
+        return []
+
+
+def processes_of(directory):
+    """[(name of the program, pid)] of the processes that have a path below the directory on their command line."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+        except OSError:
+            continue
+        if any(directory.encode() in argument for argument in arguments) and alive(int(name)):
+            yield os.path.basename(arguments[0].decode()), int(name)
+
+
+def end_processes_of(directory):
+    pids = [pid for _, pid in processes_of(directory) if pid != os.getpid()]
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    wait_for(lambda: not any(map(alive, pids)), "killed processes live on")
 
 
 def control(path, command, body=b"", answer_size=4):
@@ -289,6 +550,8 @@ def end_processes():
             pass
         process.popen.wait()
     _processes.clear()
+    for directory in _directories:
+        end_processes_of(directory)
 
 
 def clean_up():

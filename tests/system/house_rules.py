@@ -60,6 +60,12 @@ FORBIDDEN = [
     ("bin/a.h", "trusted/door/b.h"),
     ("untrusted/host/a.h", "tests/fakes/b.h"),
     ("trusted/nowhere/a.h", "trusted/door/b.h"),
+    ("trusted/instance/a.h", "trusted/manager/b.h"),
+    ("crypto/a.h", "link/b.h"),
+    ("link/a.h", "abi/b.h"),
+    ("link/a.h", "trusted/session/b.h"),
+    ("untrusted/wire/a.h", "abi/b.h"),
+    ("untrusted/store/a.h", "untrusted/daemon/b.h"),
 ]
 ALLOWED = [
     ("trusted/door/a.h", "trusted/runtime/b.h"),
@@ -68,6 +74,9 @@ ALLOWED = [
     ("untrusted/front/a.h", "base/b.h"),
     ("tests/unit/a.h", "trusted/door/b.h"),
     ("bin/a.h", "untrusted/cli/b.h"),
+    ("trusted/session/a.h", "link/b.h"),
+    ("untrusted/front/a.h", "link/b.h"),
+    ("untrusted/daemon/a.h", "untrusted/store/b.h"),
 ]
 
 

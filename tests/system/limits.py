@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What an instance needs of its surroundings: little locked memory, no privilege, and its own processor."""
+"""What the programs need of their surroundings: little locked memory, no privilege, and their own processor."""
 
 import os
 import pwd
@@ -8,35 +8,12 @@ import shutil
 import socket
 
 from attack import SYS_PIDFD_GETFD, libc
-from harness import (AS_ROOT, IMAGE, USER, Cpu, Instance, need_root, need_secret_memory, new_directory,
-                     program)
+from harness import (AS_ROOT, BUILD, USER, Daemon, children_of, need_root, need_secret_memory, new_directory, program,
+                     wait_for)
 from tap import require, run, test
 
-FOUR_MIB = 4 << 20
+EIGHT_MIB = 8 << 20  # what Debian gives a service that asks for nothing
 NV_INDEX = 0x01800050
-
-
-def lower_memlock(size):
-    def lower():
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
-    return lower
-
-
-@test
-def an_unprivileged_instance_fits_into_4_mib_of_locked_memory():
-    need_secret_memory()
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path, before_exec=lower_memlock(FOUR_MIB))
-    client = instance.connect()
-    client.startup()
-    require(len(client.get_random(32)) == 32, "no random bytes")
-    statuses = [status_of(pid) for pid in instance.family()]
-    locked = max(int(status["VmLck"].split()[0]) for status in statuses)
-    require(0 < locked <= 4096, f"VmLck is {locked} KiB")
-    for status in statuses:
-        require("0" not in status["Uid"].split(), "the instance runs as root")
-        require(int(status["CapEff"], 16) == 0, "the instance has capabilities")
 
 
 def status_of(pid):
@@ -44,26 +21,14 @@ def status_of(pid):
         return dict(line.split(":", 1) for line in file)
 
 
-@test
-def too_little_locked_memory_is_refused_with_the_cure():
-    need_secret_memory()
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path, before_exec=lower_memlock(1 << 16), wait=False)
-    require(instance.wait() > 0, "it started with 64 KiB of locked memory")
-    require("RLIMIT_MEMLOCK" in instance.log(), f"it says: {instance.log()}")
+def family_of(instance):
+    return [instance.keeper(), instance.worker()]
 
 
-@test
-def an_instance_refuses_to_stay_root():
-    need_root()
-    directory = new_directory()
-    cpu = Cpu(directory)
-    state = os.path.join(directory, "root-state")
-    os.mkdir(state, 0o700)
-    instance = Instance(directory, cpu.path, state_directory=state, user=False, wait=False)
-    require(instance.wait() > 0, "it runs as root")
-    require("root" in instance.log(), f"it says: {instance.log()}")
+def lower_memlock(size):
+    def lower():
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (size, size))
+    return lower
 
 
 def become_user():
@@ -73,35 +38,116 @@ def become_user():
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
 
 
-@test
-def started_by_an_unprivileged_user_it_is_not_dumpable():
-    """Whoever changes its user is not dumpable anyway; here nobody changes it."""
+def unprivileged_daemon(limit=None):
+    """A host on which nothing but the processor was started by root; that user may not reach the build directory."""
     directory = new_directory()
-    cpu = Cpu(directory)
-    copy = os.path.join(directory, "vtpm-instance.copy")  # that user may not reach the build directory
-    shutil.copy(program("vtpm-instance"), copy)
-    shutil.copy(IMAGE, os.path.join(directory, "image"))
-    instance = Instance(directory, cpu.path, image=os.path.join(directory, "image"), executable=copy, user=False,
-                        before_exec=become_user if AS_ROOT else None)
-    for pid in instance.family():
-        require(status_of(pid)["Uid"].split()[0] != "0", "it runs as root")
-        require(os.stat(f"/proc/{pid}/mem").st_uid == 0, "its own user may read its memory")
+    copies = {}
+    for path in (program("vtpmd"), program("vtpm-instance"), os.path.join(BUILD, "enclave", "manager.sgx"),
+                 os.path.join(BUILD, "enclave", "instance.sgx")):
+        copies[os.path.basename(path)] = shutil.copy(path, os.path.join(directory, os.path.basename(path) + ".copy"))
+
+    def before_exec():
+        if limit:
+            lower_memlock(limit)()
+        if AS_ROOT:
+            become_user()
+
+    for name in ("state", "run"):
+        path = os.path.join(directory, name)
+        os.mkdir(path, 0o700)
+        if AS_ROOT:
+            entry = pwd.getpwnam(USER)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+    daemon = Daemon(directory, init=False, before_exec=before_exec, executable=copies["vtpmd"],
+                    instance_program=copies["vtpm-instance"], instance_image=copies["instance.sgx"])
+    daemon.arguments[daemon.arguments.index("--manager-image") + 1] = copies["manager.sgx"]
+    daemon.init()
+    daemon.start()
+    return daemon
 
 
 @test
-def without_vtpm_cpu_an_instance_says_so():
-    directory = new_directory()
-    instance = Instance(directory, f"{directory}/nobody-here", wait=False)
-    require(instance.wait() > 0, "it started without a processor")
-    require("vtpm-cpu" in instance.log(), f"it says: {instance.log()}")
+def an_unprivileged_instance_fits_into_4_mib_of_locked_memory_and_vtpmd_into_8():
+    need_secret_memory()
+    daemon = unprivileged_daemon(EIGHT_MIB)
+    instance = daemon.create("small")
+    client = instance.connect()
+    client.startup()
+    require(len(client.get_random(32)) == 32, "no random bytes")
+    for pid in [daemon.process.pid, *family_of(instance)]:
+        status = status_of(pid)
+        name = status["Name"].strip()
+        most = 8192 if pid == daemon.process.pid else 4096
+        require(int(status["VmLck"].split()[0]) <= most, f"{name}: VmLck is {status['VmLck'].strip()}")
+        require("0" not in status["Uid"].split(), f"{name} runs as root")
+        require(int(status["CapEff"], 16) == 0, f"{name} has capabilities")
+    require(int(status_of(instance.worker())["VmLck"].split()[0]) > 0, "the worker has no secret memory")
+
+
+@test
+def too_little_locked_memory_is_refused_with_the_cure():
+    need_secret_memory()
+    try:
+        unprivileged_daemon(1 << 16)
+    except AssertionError as failure:
+        require("RLIMIT_MEMLOCK" in str(failure), f"it says: {failure}")
+        return
+    raise AssertionError("it started with 64 KiB of locked memory")
+
+
+@test
+def instances_of_a_root_vtpmd_are_not_root():
+    need_root()
+    instance = Daemon().create("dropped")
+    for pid in family_of(instance):
+        status = status_of(pid)
+        require("0" not in status["Uid"].split() + status["Gid"].split(), "an instance runs as root")
+        require(int(status["CapEff"], 16) == 0, "an instance has capabilities")
+        require(not status["Groups"].split() or "0" not in status["Groups"].split(), "an instance is in root's group")
+
+
+@test
+def nothing_is_dumpable():
+    daemon = unprivileged_daemon()
+    instance = daemon.create("undumpable")
+    for pid in [daemon.process.pid, *family_of(instance)]:
+        require(os.stat(f"/proc/{pid}/mem").st_uid == 0, f"the user of {pid} may read its memory")
+
+
+@test
+def without_vtpm_cpu_vtpmd_says_so():
+    daemon = Daemon()
+    daemon.stop()
+    daemon.cpu.kill()
+    daemon.start(wait=False)
+    require(daemon.process.wait() > 0, "it started without a processor")
+    require("vtpm-cpu" in daemon.log(), f"it says: {daemon.log()}")
+
+
+@test
+def without_init_there_is_no_store():
+    daemon = Daemon(init=False)
+    daemon.start(wait=False)
+    require(daemon.process.wait() > 0, "it started without a store")
+    require("vtpmd --init" in daemon.log(), f"it says: {daemon.log()}")
+    require(not os.path.exists(daemon.database), "it made a store")
+
+
+@test
+def a_second_vtpmd_on_one_store_is_refused():
+    first = Daemon()
+    second = Daemon(new_directory(), init=False, state=first.state)
+    second.start(wait=False)
+    require(second.process.wait() > 0, "two of them serve one store")
+    require("in use by another process" in second.log(), f"it says: {second.log()}")
+    require(first.call("version")["api"] == 1, "the first one stopped serving")
 
 
 @test
 def whoever_reads_foreign_bytes_is_confined():
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path)
-    for pid in cpu.family() + instance.family()[1:]:
+    daemon = Daemon()
+    instance = daemon.create("confined")
+    for pid in daemon.cpu.family() + [instance.worker()]:
         status = status_of(pid)
         require(status["NoNewPrivs"].strip() == "1", f"{status['Name'].strip()} may gain privileges")
         require(status["Seccomp"].strip() == "2", f"{status['Name'].strip()} has no system call filter")
@@ -131,48 +177,64 @@ def peers(pid):
 
 @test
 def once_it_serves_a_worker_cannot_reach_the_processor():
-    """Every enclave of one image may derive every other's key: one that is taken over later must not be able to ask."""
+    """One that is taken over later must not be able to ask for reports and keys of its identity."""
     need_root()
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path)
+    daemon = Daemon()
+    instance = daemon.create("quiet")
     instance.connect().startup()
-    keeper, worker = instance.family()
-    require(cpu.path in list(peers(keeper)), "the keeper's spare connections are not seen, so this test sees nothing")
-    require(cpu.path not in list(peers(worker)), "the worker holds a connection to vtpm-cpu")
+    require(daemon.cpu.path in list(peers(daemon.process.pid)),
+            "the connection of vtpmd's own enclave is not seen, so this test sees nothing")
+    require(daemon.cpu.path not in list(peers(instance.keeper())), "the keeper holds a connection to vtpm-cpu")
+    require(daemon.cpu.path not in list(peers(instance.worker())), "the worker holds a connection to vtpm-cpu")
 
 
 @test
-def both_programs_end_cleanly_on_sigterm():
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path)
-    require(instance.stop() == 0, f"vtpm-instance: {instance.popen.returncode}, {instance.log()}")
+def no_worker_holds_a_file_of_the_store():
+    need_root()
+    daemon = Daemon()
+    instance = daemon.create("no-files")
+    for pid in family_of(instance):
+        opened = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        require(not [path for path in opened if path.startswith(daemon.state)], f"{pid} holds {opened}")
+
+
+@test
+def the_programs_end_cleanly_on_sigterm():
+    daemon = Daemon()
+    instance = daemon.create("clean")
+    family = family_of(instance)
+    instance.stop()
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in family), "its processes live on")
     require(not os.path.exists(instance.path), "the instance leaves its socket")
-    require(cpu.stop() == 0, f"vtpm-cpu: {cpu.popen.returncode}, {cpu.log()}")
+    require(daemon.stop() == 0, f"vtpmd: {daemon.process.popen.returncode}, {daemon.log()}")
+    require(daemon.cpu.stop() == 0, f"vtpm-cpu: {daemon.cpu.popen.returncode}, {daemon.cpu.log()}")
 
 
 @test
-def vtpm_cpu_starts_again_after_it_was_killed():
-    directory = new_directory()
-    Cpu(directory).kill()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path)
-    require(instance.connect().exchange(bytes.fromhex("80010000000a00000181")), "no answer")
+def a_new_instance_starts_after_vtpm_cpu_was_killed_and_started_again():
+    """Stopped first, so that its start asks the new processor for everything."""
+    daemon = Daemon()
+    instance = daemon.create("again")
+    instance.stop()
+    daemon.cpu.kill()
+    daemon.cpu = type(daemon.cpu)(daemon.directory)
+    daemon.restart()
+    instance.start()
+    instance.connect().startup()
 
 
 @test
-def an_instance_goes_on_while_vtpm_cpu_is_gone():
+def instances_go_on_while_vtpm_cpu_is_gone():
     """The processor is start-up work: its death costs no running TPM anything."""
-    directory = new_directory()
-    cpu = Cpu(directory)
-    instance = Instance(directory, cpu.path)
+    daemon = Daemon()
+    instance = daemon.create("goes-on")
     client = instance.connect()
     client.startup()
-    cpu.kill()
+    daemon.cpu.kill()
     client.nv_define(NV_INDEX, 8)
     client.nv_write(NV_INDEX, b"whatever")
     require(client.nv_read(NV_INDEX, 8) == b"whatever", "it reads something else")
+    require(children_of(instance.keeper()), "the worker is gone")
 
 
 if __name__ == "__main__":

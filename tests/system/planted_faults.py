@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""tools/check-image notices what it is there to notice: faults are planted in a copy of the linked enclave."""
+"""tools/check-image notices what it is there to notice: faults are planted in a copy of the linked enclaves."""
 
 import os
 import struct
@@ -10,7 +10,9 @@ from harness import new_directory
 from tap import require, run, test
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-ELF = os.path.join(os.environ.get("BUILD_DIR", os.path.join(ROOT, "build")), "enclave", "instance.elf")
+ENCLAVES = os.path.join(os.environ.get("BUILD_DIR", os.path.join(ROOT, "build")), "enclave")
+ELF = os.path.join(ENCLAVES, "instance.elf")
+MANAGER_ELF = os.path.join(ENCLAVES, "manager.elf")
 
 # Name of a function that gets the bytes at its start, the bytes, and what check-image has to say of it.
 PLANTED_CODE = [
@@ -27,8 +29,8 @@ PLANTED_CODE = [
 ]
 
 
-def read_elf():
-    with open(ELF, "rb") as file:
+def read_elf(path=ELF):
+    with open(path, "rb") as file:
         return bytearray(file.read())
 
 
@@ -45,8 +47,8 @@ def file_offset(data, address):
     raise AssertionError(f"{address:#x} has no content")
 
 
-def addresses():
-    output = subprocess.run(["nm", ELF], check=True, capture_output=True, text=True).stdout
+def addresses(path=ELF):
+    output = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
     return {fields[2]: int(fields[0], 16) for fields in map(str.split, output.splitlines()) if len(fields) == 3}
 
 
@@ -58,9 +60,8 @@ def check(data):
     return result.returncode, result.stderr
 
 
-@test
-def instructions_that_fault_inside_are_found():
-    data, places = read_elf(), addresses()
+def require_planted_code_is_found(path):
+    data, places = read_elf(path), addresses(path)
     for function, code, _ in PLANTED_CODE:
         offset = file_offset(data, places[function])
         data[offset:offset + len(code) // 2] = bytes.fromhex(code)
@@ -68,6 +69,16 @@ def instructions_that_fault_inside_are_found():
     require(status == 1, output)
     for function, _, sentence in PLANTED_CODE:
         require(any(sentence in line and function in line for line in output.splitlines()), f"{function}: {output}")
+
+
+@test
+def instructions_that_fault_inside_the_instance_are_found():
+    require_planted_code_is_found(ELF)
+
+
+@test
+def instructions_that_fault_inside_the_manager_are_found():
+    require_planted_code_is_found(MANAGER_ELF)
 
 
 @test

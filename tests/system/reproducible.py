@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""The same source gives the same MRENCLAVE in another directory, whoever signs it."""
+"""The same source gives the same MRENCLAVE of both images in another directory, whoever signs them."""
 
 import os
 import re
 import shutil
 import subprocess
 
-from harness import IMAGE, new_directory, program
+from harness import IMAGE, MANAGER_IMAGE, new_directory, program
 from tap import note, require, run, test
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
@@ -27,13 +27,15 @@ def without_builds(directory, names):
 def another_directory_and_another_key_give_the_same_mrenclave():
     copy = os.path.join(new_directory("vtpm-elsewhere-"), "a", "longer", "path")
     shutil.copytree(ROOT, copy, ignore=without_builds)
-    for arguments in (["meson", "setup", "build"], ["ninja", "-C", "build", "enclave/instance.sgx"]):
+    names = [os.path.join("enclave", os.path.basename(image)) for image in (IMAGE, MANAGER_IMAGE)]
+    for arguments in (["meson", "setup", "build"], ["ninja", "-C", "build", *names]):
         result = subprocess.run(arguments, cwd=copy, capture_output=True, text=True, check=False)
         require(result.returncode == 0, result.stdout + result.stderr)
-    here, there = identity(IMAGE), identity(os.path.join(copy, "build", "enclave", "instance.sgx"))
-    note(f"MRENCLAVE {here[0]}")
-    require(here[0] == there[0], f"MRENCLAVE is {here[0]} here and {there[0]} there")
-    require(here[1] != there[1], "both were signed by the same key: the second build found the first one's")
+    for name, image in zip(names, (IMAGE, MANAGER_IMAGE)):
+        here, there = identity(image), identity(os.path.join(copy, "build", name))
+        note(f"{name}: MRENCLAVE {here[0]}")
+        require(here[0] == there[0], f"{name}: MRENCLAVE is {here[0]} here and {there[0]} there")
+        require(here[1] != there[1], "both were signed by the same key: the second build found the first one's")
 
 
 if __name__ == "__main__":

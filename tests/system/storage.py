@@ -1,29 +1,30 @@
 #!/usr/bin/python3
 """S11: the disk is full, read-only, broken or slow under the real process, made with real file systems.
 
-Everything is mounted in a mount namespace of this script's own, so nothing of it is left behind. A disk that fails for
-a while is an ext4 on a loop device whose sparse backing file cannot grow: fdatasync then fails. One that breaks for good
-is an ext4 that is shut down under the process: everything is EIO from then on. A slow one is frozen.
+All instances of a host share vtpmd's store, so what is asked for is that nothing is answered which is not durable, that
+service recovers with the disk, and that what commits nothing does not wait for it. Everything is mounted in a mount
+namespace of this script's own, so nothing of it is left behind. A disk that fails for a while is an ext4 on a loop device
+whose sparse backing file cannot grow: fdatasync then fails. One that breaks for good is an ext4 that is shut down under
+the process: everything is EIO from then on. A slow one is frozen.
 """
 
 import atexit
 import ctypes
 import fcntl
 import os
-import re
 import struct
 import subprocess
 import threading
 import time
 
-from harness import Cpu, Instance, connect_unix, control, end_processes, give_to_user, need_root, new_directory
+from harness import AdminError, Daemon, control, end_processes, need_root, new_directory
 from tap import LONG, Skip, require, run, test
-from tpm import RC_FAILURE, Tpm, TpmError
+from tpm import RC_FAILURE, TpmError
 
 CLONE_NEWNS, EXT4_IOC_SHUTDOWN = 0x20000, 0x8004587D
 SLOW = 10.0 if LONG else 2.0
 INDEX = 0x01800040
-CMD_INIT = 2
+CMD_GET_CAPABILITY = 1
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -54,7 +55,7 @@ def own_mounts():
 
 
 class Disk:
-    """A mounted file system with a state directory of the unprivileged user in it."""
+    """A mounted file system with a state directory in it."""
 
     def __init__(self, directory, name):
         self.mount_point = os.path.join(directory, name)
@@ -64,7 +65,6 @@ class Disk:
     def prepare(self):
         self.state = os.path.join(self.mount_point, "state")
         os.mkdir(self.state, 0o700)
-        give_to_user(self.state)
         return self
 
     def fill(self):
@@ -95,7 +95,7 @@ def ext4_on_loop(directory, backing):
     disk = Disk(directory, "disk")
     disk.image = os.path.join(backing.mount_point, "image")
     with open(disk.image, "wb") as file:
-        file.truncate(8 << 20)
+        file.truncate(32 << 20)
     command("mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-E", "lazy_itable_init=0", disk.image)
     mount(disk.mount_point, "-o", "loop", disk.image)
     return disk.prepare()
@@ -127,19 +127,27 @@ class Pending(threading.Thread):
 
 
 class Scene:
-    def __init__(self, state_directory, more=()):
-        self.directory = new_directory()
-        self.cpu = Cpu(self.directory)
-        self.state_directory = state_directory
-        self.instance = Instance(self.directory, self.cpu.path, state_directory=state_directory, more=more)
+    """A host whose store is on the disk, with one instance."""
+
+    def __init__(self, disk, settings=None):
+        self.daemon = Daemon(state=disk.state, settings=settings)
+        self.instance = self.daemon.create("stored")
         self.client = self.instance.connect(60)
         self.client.startup()
 
     def again(self):
+        """A client of the same TPM after everything was stopped and started."""
         self.client.close()
-        require(self.instance.stop() == 0, f"it did not end cleanly: {self.instance.log()}")
-        self.instance = Instance(self.directory, self.cpu.path, self.instance.identity,
-                                 state_directory=self.state_directory)
+        self.instance.stop()
+        self.daemon.restart()
+        self.instance.start()
+        return connected(self.instance)
+
+
+def connected(instance):
+    client = instance.connect()
+    client.startup()
+    return client
 
 
 def define_and_write(client, numbers):
@@ -148,22 +156,27 @@ def define_and_write(client, numbers):
         client.nv_write(INDEX + number, bytes([number]) * 700)
 
 
+def require_written(client, numbers):
+    for number in numbers:
+        require(client.nv_read(INDEX + number, 700) == bytes([number]) * 700, f"index {number} is not what was written")
+
+
+def small_disk():
+    return tmpfs(new_directory(), "full", "16m").prepare()
+
+
 @test
 def on_a_full_disk_a_command_waits_and_goes_on_when_there_is_room():
     own_mounts()
-    disk = tmpfs(new_directory(), "full", "1m").prepare()
-    scene = Scene(disk.state)
+    disk = small_disk()
+    scene = Scene(disk)
     define_and_write(scene.client, range(1))
     disk.fill()
     pending = Pending(lambda: define_and_write(scene.client, range(1, 6)))
     pending.require_waiting(1.5)
     disk.free()
     pending.require_answered(15)
-    scene.again()
-    client = scene.instance.connect()
-    client.startup()
-    for number in range(6):
-        require(client.nv_read(INDEX + number, 700) == bytes([number]) * 700, f"index {number} is not what was written")
+    require_written(scene.again(), range(6))
 
 
 def answers_failure(client):
@@ -177,8 +190,8 @@ def answers_failure(client):
 @test
 def past_the_commit_timeout_the_tpm_fails_until_the_client_resets_it():
     own_mounts()
-    disk = tmpfs(new_directory(), "full", "1m").prepare()
-    scene = Scene(disk.state, ["--commit-timeout", "1"])
+    disk = small_disk()
+    scene = Scene(disk, {"commit-timeout": 1})
     define_and_write(scene.client, range(1))
     disk.fill()
     try:
@@ -189,79 +202,78 @@ def past_the_commit_timeout_the_tpm_fails_until_the_client_resets_it():
     require(answers_failure(scene.client), "the TPM goes on although its last answer was a failure")
     disk.free()
     require(answers_failure(scene.client), "the TPM came back under a client that has not reset it")
-    require(control(scene.instance.path + ".ctrl", CMD_INIT, bytes(4)) == bytes(4), "the reset is refused")
-    client = scene.instance.connect()
-    client.startup()
-    require(client.nv_read(INDEX, 700) == bytes(700), "what was answered before is not there")
+    scene.instance.reset()
+    client = scene.instance.recover()
+    require_written(client, range(1))
     define_and_write(client, range(6, 8))
 
 
 @test
-def a_new_instance_is_refused_on_a_full_disk_and_leaves_no_state():
+def on_a_full_disk_nothing_is_created_before_there_is_room():
     own_mounts()
-    disk = tmpfs(new_directory(), "full", "1m").prepare()
+    disk = small_disk()
+    scene = Scene(disk)
     disk.fill()
-    directory = new_directory()
-    instance = Instance(directory, Cpu(directory).path, state_directory=disk.state, wait=False)
-    require(instance.wait(60) > 0, "it started")
-    require("could not be read or written" in instance.log(), f"it says: {instance.log()}")
-    require(not [name for name in os.listdir(disk.state) if name.endswith(".vtpm")], "it left a state")
+    outcome = []
+
+    def create():
+        try:
+            while True:
+                outcome.append(scene.daemon.call("create", label=f"late{len(outcome)}", start=False)["label"])
+        except AdminError as error:
+            outcome.append(error.name)
+
+    begun = time.monotonic()
+    pending = Pending(create)
+    pending.join(2)
+    before = len(outcome)
+    pending.join(max(0.0, 2.0 - (time.monotonic() - begun)))
+    require(not pending.is_alive() or len(outcome) == before, "instances are created on a full disk without end")
+    disk.free()
+    scene.daemon.call("create", label="in-time", start=False)
+    labels = [shown["label"] for shown in scene.daemon.call("list")["instances"]]
+    require("in-time" in labels and "stored" in labels, f"only {labels} are there")
+    require(set(outcome[:before]) - {"STORE_IO"} <= set(labels), f"{outcome} was answered, and {labels} are there")
+    define_and_write(scene.client, range(1))
 
 
 @test
-def on_a_read_only_disk_an_instance_is_refused_and_its_state_kept():
+def on_a_read_only_disk_vtpmd_is_refused_and_its_store_kept():
     own_mounts()
-    disk = tmpfs(new_directory(), "read-only", "1m").prepare()
-    scene = Scene(disk.state)
+    disk = small_disk()
+    scene = Scene(disk)
     define_and_write(scene.client, range(1))
     scene.client.close()
-    require(scene.instance.stop() == 0, "it did not end cleanly")
-    with open(scene.instance.state_path(), "rb") as file:
+    scene.instance.stop()
+    scene.daemon.stop()
+    with open(scene.daemon.database, "rb") as file:
         before = file.read()
     command("mount", "-o", "remount,ro", disk.mount_point)
-    refused = Instance(scene.directory, scene.cpu.path, scene.instance.identity, state_directory=disk.state, wait=False)
-    require(refused.wait(60) > 0, "it started on a read-only disk")
-    require("could not be read or written" in refused.log(), f"it says: {refused.log()}")
-    with open(scene.instance.state_path(), "rb") as file:
-        require(file.read() == before, "the state was changed")
+    scene.daemon.start(wait=False)
+    require(scene.daemon.process.wait(60) > 0, "it started on a read-only disk")
+    require("store" in scene.daemon.log(), f"it says: {scene.daemon.log()}")
+    with open(scene.daemon.database, "rb") as file:
+        require(file.read() == before, "the store was changed")
     command("mount", "-o", "remount,rw", disk.mount_point)
-    again = Instance(scene.directory, scene.cpu.path, scene.instance.identity, state_directory=disk.state)
-    client = again.connect()
-    client.startup()
-    require(client.nv_read(INDEX, 700) == bytes(700), "the state is not what it was")
-
-
-def punch_out(disk, path):
-    """Frees the blocks of a file in the loop device's backing file, so that they have to be allocated anew."""
-    extents = command("filefrag", "-v", "-b4096", path)
-    found = re.findall(r"^\s*\d+:\s+\d+\.\.\s*\d+:\s+(\d+)\.\.\s*(\d+):", extents, re.MULTILINE)
-    require(found, f"no extents: {extents}")
-    for first, last in found:
-        command("fallocate", "--punch-hole", "--offset", str(int(first) * 4096),
-                "--length", str((int(last) - int(first) + 1) * 4096), disk.image)
+    scene.daemon.start()
+    scene.instance.start()
+    require_written(connected(scene.instance), range(1))
 
 
 @test
 def when_flushing_fails_a_command_waits_and_goes_on_when_the_disk_does():
     own_mounts()
     directory = new_directory()
-    backing = tmpfs(directory, "backing", "12m")
-    disk = ext4_on_loop(directory, backing)
-    scene = Scene(disk.state)
+    backing = tmpfs(directory, "backing", "40m")
+    scene = Scene(ext4_on_loop(directory, backing))
     define_and_write(scene.client, range(1))
-    scene.client.nv_write(INDEX, b"\x01" * 700)
-    command("sync", "-f", disk.mount_point)
-    punch_out(disk, os.path.join(disk.state, f"{scene.instance.identity}.spare"))
     backing.fill()
-    pending = Pending(lambda: scene.client.nv_write(INDEX, b"\x02" * 700))
+    pending = Pending(lambda: define_and_write(scene.client, range(1, 6)))
     pending.require_waiting(1.5)
-    require("could not be" in scene.instance.log(), f"it does not say why it waits: {scene.instance.log()}")
+    require("could not be" in scene.daemon.log(), f"it does not say why it waits: {scene.daemon.log()[-2000:]}")
     backing.free()
     pending.require_answered(15)
-    scene.again()
-    client = scene.instance.connect()
-    client.startup()
-    require(client.nv_read(INDEX, 700) == b"\x02" * 700, "the answered write is not there")
+    require_written(scene.again(), range(6))
 
 
 def shut_down(mount_point):
@@ -275,8 +287,8 @@ def shut_down(mount_point):
 def on_eio_the_tpm_fails_and_everything_answered_is_there_on_the_next_mount():
     own_mounts()
     directory = new_directory()
-    disk = ext4_on_loop(directory, tmpfs(directory, "backing", "12m"))
-    scene = Scene(disk.state, ["--commit-timeout", "1"])
+    disk = ext4_on_loop(directory, tmpfs(directory, "backing", "40m"))
+    scene = Scene(disk, {"commit-timeout": 1})
     define_and_write(scene.client, range(1))
     scene.client.nv_write(INDEX, b"\x05" * 700)
     shut_down(disk.mount_point)
@@ -286,59 +298,39 @@ def on_eio_the_tpm_fails_and_everything_answered_is_there_on_the_next_mount():
     except TpmError as error:
         require(error.code == RC_FAILURE, f"it answers 0x{error.code:03x}")
     scene.client.close()
-    require(scene.instance.stop() != 0, "it ends as if everything had been stored")
+    scene.daemon.end()
     command("umount", disk.mount_point)
     command("mount", "-o", "loop", disk.image, disk.mount_point)
-    again = Instance(scene.directory, scene.cpu.path, scene.instance.identity, state_directory=disk.state)
-    client = again.connect()
-    client.startup()
+    scene.daemon.power_on()
+    client = scene.instance.recover()
     require(client.nv_read(INDEX, 700) in (b"\x05" * 700, b"\x06" * 700), "what was answered is not there")
 
 
 @test
-def on_a_slow_disk_a_command_waits_and_the_control_channel_answers():
+def on_a_slow_disk_a_command_waits_and_what_commits_nothing_does_not():
     own_mounts()
     directory = new_directory()
-    disk = ext4_on_loop(directory, tmpfs(directory, "backing", "12m"))
-    scene = Scene(disk.state)
+    disk = ext4_on_loop(directory, tmpfs(directory, "backing", "40m"))
+    scene = Scene(disk)
+    other = connected(scene.daemon.create("other"))
     define_and_write(scene.client, range(1))
     command("fsfreeze", "--freeze", disk.mount_point)
     try:
         pending = Pending(lambda: scene.client.nv_write(INDEX, b"\x03" * 700))
         pending.require_waiting(SLOW / 2)
         begin = time.monotonic()
-        answer = control(scene.instance.path + ".ctrl", 1, answer_size=8)
+        answer = control(scene.instance.path + ".ctrl", CMD_GET_CAPABILITY, answer_size=8)
         require(len(answer) == 8, "GET_CAPABILITY is not answered")
-        require(time.monotonic() - begin < 0.5, "the control channel waits for the disk")
+        for _ in range(200):
+            other.get_random(8)
+        require(len(scene.daemon.call("list")["instances"]) == 2, "the list is not answered")
+        require(scene.instance.show()["state"] == "running", "show is not answered")
+        require(time.monotonic() - begin < 5.0, "control channel, another instance or vtpmd wait for the disk")
         pending.require_waiting(SLOW / 2)
     finally:
         command("fsfreeze", "--unfreeze", disk.mount_point)
     pending.require_answered(10)
     require(scene.client.nv_read(INDEX, 700) == b"\x03" * 700, "the write is not there")
-
-
-@test
-def on_a_slow_disk_other_instances_are_not_slowed():
-    own_mounts()
-    directory = new_directory()
-    disk = ext4_on_loop(directory, tmpfs(directory, "backing", "12m"))
-    scene = Scene(disk.state)
-    define_and_write(scene.client, range(1))
-    other = Instance(scene.directory, scene.cpu.path, name="other")
-    client = Tpm(connect_unix(other.path))
-    client.startup()
-    command("fsfreeze", "--freeze", disk.mount_point)
-    try:
-        pending = Pending(lambda: scene.client.nv_write(INDEX, b"\x04" * 700))
-        pending.require_waiting(0.2)
-        begin = time.monotonic()
-        for _ in range(200):
-            client.get_random(8)
-        require(time.monotonic() - begin < 1.0, "another instance waits for this one's disk")
-        pending.require_waiting(0.2)
-    finally:
-        command("fsfreeze", "--unfreeze", disk.mount_point)
-    pending.require_answered(10)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 import os
 import subprocess
 
-from harness import Cpu, Instance, free_port, new_directory
+from harness import Daemon, free_port, new_directory
 from tap import require, run, test
 
 NV_INDEX = "0x1500020"
@@ -12,13 +12,15 @@ NV_INDEX = "0x1500020"
 
 class Scene:
     def __init__(self):
-        self.directory = new_directory()
+        self.directory = new_directory()  # of the tools' own files
         self.port, self.mssim_port = free_port(), free_port()
-        self.cpu = Cpu(self.directory)
-        self.instance = Instance(self.directory, self.cpu.path, more=[
-            "--swtpm", f"tcp:127.0.0.1:{self.port}", "--mssim", f"tcp:{self.mssim_port}"])
+        self.path = os.path.join(self.directory, "chosen.sock")
+        self.daemon = Daemon()
+        self.instance = self.daemon.create("tools", listen=[
+            f"swtpm:unix:{self.path}", f"swtpm:tcp:127.0.0.1:{self.port}", f"mssim:tcp:{self.mssim_port}"])
+        self.instance.wait_serving()
         self.tctis = {
-            "unix": f"swtpm:path={self.instance.path}",
+            "unix": f"swtpm:path={self.path}",
             "tcp": f"swtpm:host=127.0.0.1,port={self.port}",
             "mssim": f"mssim:host=127.0.0.1,port={self.mssim_port}",
         }

@@ -17,6 +17,7 @@ FIXED_TPM, FIXED_PARENT, SENSITIVE_ORIGIN, USER_AUTH, NO_DA = 0x2, 0x10, 0x20, 0
 RESTRICTED, DECRYPT, SIGN = 0x10000, 0x20000, 0x40000
 # TPMA_NV: owner write and read, auth write and read, no dictionary attack protection
 NV_ATTRIBUTES = 0x2 | 0x4 | 0x20000 | 0x40000 | 0x2000000
+NV_COUNTER = 0x10
 
 
 class TpmError(Exception):
@@ -163,9 +164,23 @@ class Tpm:
         data = struct.pack(">IHB", 1, ALG_SHA256, 3) + bytes(selection)
         return self.call("TPM2_PCR_Read", 0x17E, parameters=data)[1].data[-32:]
 
+    def reset_count(self):
+        """29.1: TPMS_TIME_INFO is time, clock, resetCount."""
+        return struct.unpack(">I", self.call("TPM2_ReadClock", 0x181)[1].take(20)[16:])[0]
+
+    def nv_undefine(self, index):
+        self.call("TPM2_NV_UndefineSpace", 0x122, [RH_OWNER, index], auths=[b""])
+
     def nv_define(self, index, size, auth=b"", attributes=NV_ATTRIBUTES):
         public = struct.pack(">IHIHH", index, ALG_SHA256, attributes, 0, size)
         self.call("TPM2_NV_DefineSpace", 0x12A, [RH_OWNER], sized(auth) + sized(public), [b""])
+
+    def nv_define_counter(self, index):
+        """31.3, with TPM_NT_COUNTER: eight bytes that only rise."""
+        self.nv_define(index, 8, attributes=NV_ATTRIBUTES | NV_COUNTER)
+
+    def nv_increment(self, index):
+        self.call("TPM2_NV_Increment", 0x134, [index, index], auths=[b""])
 
     def nv_write(self, index, data, auth=b""):
         self.call("TPM2_NV_Write", 0x137, [index, index], sized(data) + struct.pack(">H", 0), [auth])
