@@ -65,7 +65,8 @@ static _Noreturn void become_worker(struct keeper *k, pid_t parent, int fd)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* without its keeper it could not be replaced */
     close(k->signal_fd);
-    for (size_t i = k->cpu_fds_used; i < k->resources->cpu_fd_count; i++) /* only its own: another would be another enclave's */
+    /* It keeps its own only: another would be another enclave's. */
+    for (size_t i = k->cpu_fds_used; i < k->resources->cpu_fd_count; i++)
         close(k->resources->cpu_fds[i]);
     int code = getppid() == parent ? worker_run(k->resources, &k->next, fd) : SERVICE_FAILED;
     _exit(code);

@@ -295,7 +295,7 @@ static void bodies_are_parsed_strictly(void **state)
     assert_err(wire_parse_record(span_of(bytes, 9), &verb, &one), PROTOCOL);
     bytes[0] = 1;
     assert_ok(wire_parse_state(span_of(bytes, 8), &version, &one)); /* lost: the enclave refuses it */
-    bytes[8] = 200; /* a state that is larger than the frame */
+    bytes[8] = 200;                                                 /* a state that is larger than the frame */
     assert_err(wire_parse_commit(span_of(bytes, 100), &version, &one, &two), PROTOCOL);
     bytes[8] = 88; /* no message */
     assert_err(wire_parse_commit(span_of(bytes, 100), &version, &one, &two), PROTOCOL);
