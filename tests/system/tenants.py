@@ -163,18 +163,23 @@ def a_tpm_that_is_flooded_does_not_keep_another_from_answering():
     floods = [threading.Thread(target=flood, daemon=True) for _ in range(4)]
     for thread in floods:
         thread.start()
+    wait_for(lambda: count[0] > 10, "the flood does not begin")
     slowest = 0.0
-    for _ in range(300):
+    began_at = count[0]
+    ends = time.monotonic() + PATIENCE
+    asked = 0
+    while asked < 300 or (count[0] - began_at < 300 and time.monotonic() < ends):
         begin = time.monotonic()
         scene.client.get_random(8)
         slowest = max(slowest, time.monotonic() - begin)
+        asked += 1
     scene.require_unharmed()
     stop.set()
     for thread in floods:
         thread.join()
-    note(f"slowest answer {slowest * 1000:.1f} ms beside {count[0]} commands")
+    note(f"slowest of {asked} answers {slowest * 1000:.1f} ms beside {count[0]} commands")
     require(slowest < PATIENCE, "the neighbour waits")
-    require(count[0] > 300, "there was no flood")
+    require(count[0] - began_at >= 300, "there was no flood")
 
 
 @test
@@ -193,14 +198,17 @@ def a_tpm_that_commits_without_end_does_not_keep_another_from_committing():
     thread = threading.Thread(target=flood, daemon=True)
     thread.start()
     wait_for(lambda: count[0] > 10, "the flood does not begin")
-    for number in range(200):
+    ends = time.monotonic() + PATIENCE
+    number = 0
+    while number < 200 or (count[0] < 60 and time.monotonic() < ends):
         begin = time.monotonic()
         scene.client.nv_write(NV_INDEX, struct.pack(">Q", number) + MARKER[8:])  # what does not change is not committed
         require(time.monotonic() - begin < PATIENCE, "the neighbour's commits wait for the flood")
+        number += 1
     stop.set()
     thread.join()
     scene.client.nv_write(NV_INDEX, MARKER)
-    note(f"{count[0]} commits beside 200")
+    note(f"{count[0]} commits beside {number}")
     require(count[0] > 50, "there was no flood")
     scene.require_unharmed()
 
