@@ -126,6 +126,21 @@ def l1_a_truncated_and_an_extended_record_end_the_link():
 
 
 @test
+def l1_a_connection_cut_without_a_final_record_is_named_as_truncation():
+    """An orderly end says FINAL; whoever cuts the connection instead may have kept the last word back."""
+    vm, _ = relayed()
+
+    def cut(_one):
+        raise ConnectionResetError
+
+    before = len(vm.front.log())
+    vm.change = once("up", cut)
+    vm.require_cut()
+    vm.require_recovers()
+    require("without the session's final record" in vm.front.log()[before:], f"it says: {vm.front.log()[before:]}")
+
+
+@test
 def l1_a_replayed_record_ends_the_link_and_is_not_executed_twice():
     vm, _ = relayed()
     kept = []

@@ -170,9 +170,12 @@ static void on_instance_frame(void *ctx, const struct wire_frame *frame)
     if (r->instance && r->options.tunnel->step == TUNNEL_LOST) begin_again(r, FAIL(LINK_CLOSED));
 }
 
+/* Without the enclave's FINAL somebody may have cut the connection to keep its last word back. */
 static void on_instance_ended(void *ctx, struct err why)
 {
-    begin_again(ctx, why);
+    struct remote *r = ctx;
+    struct err ended = r->linked ? link_transport_ended(&r->options.tunnel->link) : OK;
+    begin_again(r, ended.code ? ended : why);
 }
 
 static void bind_link(struct remote *r)
