@@ -62,14 +62,11 @@ struct [[nodiscard]] err {
     X(STATE_FORMAT, 81, "the sealed state has a format that this release does not read")                               \
     X(STATE_CUT, 82, "the sealed state is cut off or has bytes added")                                                 \
     X(STATE_OTHER_INSTANCE, 83, "the sealed state belongs to another instance")                                        \
-    X(STATE_OTHER_IMAGE, 84, "the sealed state was made by another enclave image (another MRENCLAVE)")                 \
     X(STATE_OTHER_DEVICE, 85, "the sealed state was made on another SGX device, or under another device secret")       \
     X(STATE_ALTERED, 86, "the sealed state was altered: it does not authenticate")                                     \
     X(STATE_MISSING, 87, "the instance's state is missing; nothing was created in its place")                          \
-    X(STATE_EXISTS, 88, "there is a state of this instance already")                                                   \
     X(STATE_REJECTED, 89, "the TPM library refused the state that the seal authenticated")                             \
     X(STATE_LOCKED, 90, "the instance's state is in use by another process")                                           \
-    X(STATE_IO, 91, "the state could not be read or written")                                                          \
     X(STATE_OLD, 92, "the sealed state is older than the newest one that was acknowledged")                            \
     X(STATE_NOT_RECORDED, 93, "the sealed state is this instance's, but was never acknowledged")                       \
     /* cryptography and the TPM */                                                                                     \

@@ -53,14 +53,6 @@ struct err x25519_generate(const struct crypto *crypto, struct x25519_key *out)
     return derive_public("X25519", out->private, out->public);
 }
 
-struct err x25519_from_private(const struct crypto *crypto, const uint8_t private[X25519_SIZE], struct x25519_key *out)
-{
-    (void)crypto;
-    TRY(derive_public("X25519", private, out->public));
-    memcpy(out->private, private, sizeof out->private);
-    return OK;
-}
-
 struct err x25519_shared(const struct crypto *crypto, const uint8_t private[X25519_SIZE],
                          const uint8_t peer[X25519_SIZE], uint8_t out[X25519_SIZE])
 {

@@ -22,8 +22,6 @@ struct x25519_key {
 
 /* ERR_CRYPTO. The caller wipes the key. */
 struct err x25519_generate(const struct crypto *crypto, struct x25519_key *out);
-/* The key of given private bytes. ERR_CRYPTO. */
-struct err x25519_from_private(const struct crypto *crypto, const uint8_t private[X25519_SIZE], struct x25519_key *out);
 /* ERR_AUTHENTICATION for an all-zero result, ERR_CRYPTO; out is all zeros then. The caller wipes out. */
 struct err x25519_shared(const struct crypto *crypto, const uint8_t private[X25519_SIZE],
                          const uint8_t peer[X25519_SIZE], uint8_t out[X25519_SIZE]);

@@ -87,9 +87,6 @@ static struct err check_admission(struct span message, struct peer *peer)
 static struct err accept_resume(struct span message, struct peer *peer)
 {
     struct writer w = writer_of(answer, sizeof answer);
-    struct instance_id id;
-    uint64_t start;
-    TRY(peer_parse_resume(message, &id, &start));
     return peer_accept(&pair.crypto, message, &pair.resumption, peer, &w);
 }
 

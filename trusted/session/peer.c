@@ -383,19 +383,6 @@ struct err peer_resume(const struct crypto *crypto, const struct peer_resumption
     return end_step(out, resume(crypto, known, out, message));
 }
 
-static struct err read_resume_head(struct reader *r, struct instance_id *out_instance, uint64_t *out_start)
-{
-    TRY(read_kind(r, PEER_RESUME));
-    TRY(read_bytes(r, out_instance->bytes, sizeof out_instance->bytes));
-    return read_u64(r, out_start);
-}
-
-struct err peer_parse_resume(struct span resume, struct instance_id *out_instance, uint64_t *out_start)
-{
-    struct reader r = reader_of(resume);
-    return read_resume_head(&r, out_instance, out_start);
-}
-
 static struct err accept(const struct crypto *crypto, struct span resume, const struct peer_resumption *known,
                          struct peer *peer, struct writer *message)
 {
@@ -403,7 +390,9 @@ static struct err accept(const struct crypto *crypto, struct span resume, const 
     struct instance_id instance;
     uint64_t start;
     TRY(begin(crypto, PEER_MANAGER, PEER_RESUMING, peer));
-    TRY(read_resume_head(&r, &instance, &start));
+    TRY(read_kind(&r, PEER_RESUME));
+    TRY(read_bytes(&r, instance.bytes, sizeof instance.bytes));
+    TRY(read_u64(&r, &start));
     TRY(read_share(&r, peer));
     TRY(reader_end(&r));
     ENSURE(memcmp(&instance, &known->instance, sizeof instance) == 0, STATE_OTHER_INSTANCE);

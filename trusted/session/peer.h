@@ -84,8 +84,6 @@ struct peer_resumption {
 /* instance: writes RESUME. */
 struct err peer_resume(const struct crypto *crypto, const struct peer_resumption *known, struct peer *out,
                        struct writer *message);
-/* manager: reads which instance and start a RESUME claims, before it looks up what it knows. */
-struct err peer_parse_resume(struct span resume, struct instance_id *out_instance, uint64_t *out_start);
 /* manager: writes ACCEPT. ERR_FENCED if the start is not the known one. */
 struct err peer_accept(const struct crypto *crypto, struct span resume, const struct peer_resumption *known,
                        struct peer *out, struct writer *message);

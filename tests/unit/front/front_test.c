@@ -265,7 +265,7 @@ static void a_reset_that_fails_is_told_and_leaves_the_tpm_off(void **state)
     int data = fake_front_connect(&f, DATA);
     int control = fake_front_connect(&f, CONTROL);
     int platform = fake_front_connect(&f, MSSIM_PLATFORM);
-    f.outcome = FAIL(STATE_IO);
+    f.outcome = FAIL(STORE_IO);
     ask(control, (const uint8_t[]){0, 0, 0, 2, 0, 0, 0, 0}, 8, (const uint8_t[]){0, 0, 1, 1}, 4);
     ask(data, command, sizeof command, failure, sizeof failure);
     ask(platform, (const uint8_t[]){0, 0, 0, 17}, 4, (const uint8_t[]){0, 0, 0, 1}, 4);

@@ -160,19 +160,6 @@ static void resuming_ends_the_session_before(void **state)
     assert_err(hear(&pair.instance, span_of(old, message.size)), LINK_RECORD);
 }
 
-static void a_resume_says_what_it_claims(void **state)
-{
-    (void)state;
-    struct instance_id id;
-    uint64_t start;
-    assert_ok(peer_pair_resume(&pair));
-    assert_ok(peer_parse_resume(writer_span(&pair.resume), &id, &start));
-    assert_memory_equal(&id, &pair.id, sizeof id);
-    assert_int_equal(start, pair.start);
-    assert_err(peer_parse_resume(span_of(pair.resume.start, 27), &id, &start), TRUNCATED);
-    assert_err(peer_parse_resume(span_empty(), &id, &start), TRUNCATED);
-}
-
 static void the_two_ways_do_not_mix(void **state)
 {
     (void)state;
@@ -242,7 +229,6 @@ int main(void)
         FRESH(a_session_of_one_role_does_not_play_the_other),
         ESTABLISHED(a_session_is_resumed_without_the_processor),
         ESTABLISHED(resuming_ends_the_session_before),
-        FRESH(a_resume_says_what_it_claims),
         FRESH(the_two_ways_do_not_mix),
         ESTABLISHED(a_word_fits_or_is_not_sent),
         FRESH(a_record_that_is_no_word_closes_the_session),

@@ -174,39 +174,6 @@ static void a_zeroed_session_is_closed(void **state)
     record_session_close(&session);
 }
 
-static void the_size_is_known_once_the_header_is_whole(void **state)
-{
-    (void)state;
-    size_t size = 1;
-    struct span bytes = seal(&a, RECORD_DATA, span_of("12345", 5));
-    for (size_t i = 0; i < RECORD_HEADER_SIZE; i++) {
-        assert_ok(record_size(span_of(bytes.data, i), &size));
-        assert_int_equal(size, 0);
-    }
-    assert_ok(record_size(span_of(bytes.data, RECORD_HEADER_SIZE), &size));
-    assert_int_equal(size, bytes.size);
-    assert_ok(record_size(bytes, &size));
-    assert_int_equal(size, bytes.size);
-}
-
-static void what_cannot_be_a_record_has_no_size(void **state)
-{
-    (void)state;
-    size_t size;
-    seal(&a, RECORD_DATA, span_of("12345", 5));
-    struct span bytes = span_of(record, RECORD_HEADER_SIZE);
-    record[0] = 0;
-    assert_err(record_size(bytes, &size), BAD_VALUE);
-    record[0] = RECORD_FINAL + 1;
-    assert_err(record_size(bytes, &size), BAD_VALUE);
-    record[0] = RECORD_DATA;
-    record[3] = 1;
-    assert_err(record_size(bytes, &size), BAD_VALUE);
-    record[3] = 0;
-    record[4] = 1, record[5] = RECORD_PLAINTEXT_MAX >> 8; /* one more than there may be */
-    assert_err(record_size(bytes, &size), TOO_LARGE);
-}
-
 static int init(void **state)
 {
     (void)state;
@@ -227,8 +194,6 @@ int main(void)
         WITH_SESSIONS(the_last_sequence_number_is_not_accepted_either),
         WITH_SESSIONS(a_wrong_record_closes_and_wipes_the_session),
         WITH_SESSIONS(a_zeroed_session_is_closed),
-        WITH_SESSIONS(the_size_is_known_once_the_header_is_whole),
-        WITH_SESSIONS(what_cannot_be_a_record_has_no_size),
     };
     return cmocka_run_group_tests_name("record", tests, init, NULL);
 }
