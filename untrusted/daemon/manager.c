@@ -1,13 +1,12 @@
 #include "untrusted/daemon/manager.h"
 
-#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "base/memory.h"
 #include "crypto/crypto.h"
+#include "untrusted/sgx/priming.h"
 
 #define ROUND_UP(size) (((size) + CALL_ALIGNMENT - 1) / CALL_ALIGNMENT * CALL_ALIGNMENT)
 #define INPUT_SIZE     ROUND_UP(CALL_INPUT_MAX)
@@ -403,32 +402,9 @@ struct err manager_ask(struct manager *manager, enum manager_verb verb, struct s
 /* --- the start -----------------------------------------------------------------------------------------------------
  */
 
-/* In the layout of OPENSSL_ia32cap(3). */
-static struct err write_capability_hints(struct writer *w)
-{
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    unsigned words[4] = {0};
-    if (__get_cpuid(1, &a, &b, &c, &d)) {
-        words[0] = d;
-        words[1] = c;
-    }
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        words[2] = b;
-        words[3] = c;
-    }
-    for (size_t i = 0; i < 4; i++)
-        TRY(write_u32(w, words[i]));
-    return OK;
-}
-
 static struct err write_priming(struct manager *m, struct writer *w)
 {
-    uint8_t entropy[HOST_ENTROPY_SIZE];
-    TRY(write_capability_hints(w));
-    ENSURE(getrandom(entropy, sizeof entropy, 0) == (ssize_t)sizeof entropy, SYSTEM);
-    struct err result = write_bytes(w, entropy, sizeof entropy);
-    wipe(entropy, sizeof entropy);
-    TRY(result);
+    TRY(priming_write(w));
     return write_bytes(w, m->key.public, sizeof m->key.public);
 }
 

@@ -1,8 +1,6 @@
 #include "untrusted/instance/machine.h"
 
-#include <cpuid.h>
 #include <errno.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "abi/peer.h"
@@ -10,6 +8,7 @@
 #include "base/memory.h"
 #include "link/k2.h"
 #include "link/record.h"
+#include "untrusted/sgx/priming.h"
 
 void machine_init(struct machine *machine, const struct machine_door *door, void *memory)
 {
@@ -142,40 +141,12 @@ static struct err call_with(struct machine *machine, enum instance_call number, 
     return finish(machine, &record, out_effects);
 }
 
-/* In the layout of OPENSSL_ia32cap(3). */
-static struct err write_capability_hints(struct writer *record)
-{
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    unsigned words[4] = {0};
-    if (__get_cpuid(1, &a, &b, &c, &d)) {
-        words[0] = d;
-        words[1] = c;
-    }
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-        words[2] = b;
-        words[3] = c;
-    }
-    for (size_t i = 0; i < 4; i++)
-        TRY(write_u32(record, words[i]));
-    return OK;
-}
-
-static struct err write_host_entropy(struct writer *record)
-{
-    uint8_t bytes[HOST_ENTROPY_SIZE];
-    ENSURE(getrandom(bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes, SYSTEM);
-    struct err result = write_bytes(record, bytes, sizeof bytes);
-    wipe(bytes, sizeof bytes);
-    return result;
-}
-
 struct err machine_start(struct machine *machine, const struct instance_id *id)
 {
     struct writer record;
     struct effects none = {0};
     TRY(begin(machine, INSTANCE_START, INSTANCE_START_SIZE, &record));
-    TRY(write_capability_hints(&record));
-    TRY(write_host_entropy(&record));
+    TRY(priming_write(&record));
     TRY(write_bytes(&record, id->bytes, sizeof id->bytes));
     return finish(machine, &record, &none);
 }
