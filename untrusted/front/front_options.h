@@ -5,6 +5,7 @@
 
 #include "base/id.h"
 #include "untrusted/front/endpoints.h"
+#include "untrusted/host/command_line.h"
 
 struct front_options {
     const char *daemon;   /* the socket of vtpmd */
@@ -16,12 +17,11 @@ struct front_options {
     struct endpoints endpoints;
 };
 
-enum front_action { FRONT_RUN, FRONT_HELP, FRONT_VERSION };
-
 /*
- * Strings stay argv's. ERR_USAGE, after a line in the log that says what is wrong. With another action than FRONT_RUN
+ * Strings stay argv's. ERR_USAGE, after a line in the log that says what is wrong. With another action than COMMAND_RUN
  * out_options is not to be used.
  */
-struct err front_options_parse(int argc, char **argv, enum front_action *out_action, struct front_options *out_options);
+struct err front_options_parse(int argc, char **argv, enum command_action *out_action,
+                               struct front_options *out_options);
 
 extern const char front_options_help[];

@@ -226,12 +226,12 @@ static int run(const struct front_options *options)
 int main(int argc, char **argv)
 {
     static struct front_options options;
-    enum front_action action = FRONT_RUN;
+    enum command_action action = COMMAND_RUN;
     log_open("vtpm-front");
     if (hygiene_clean_environment(argv).code) return EXIT_FAILURE;
     if (front_options_parse(argc, argv, &action, &options).code) return EXIT_FAILURE;
-    if (action == FRONT_RUN) return run(&options);
-    if (action == FRONT_HELP)
+    if (action == COMMAND_RUN) return run(&options);
+    if (action == COMMAND_HELP)
         fputs(front_options_help, stdout);
     else
         puts("vtpm-front " VTPM_VERSION);

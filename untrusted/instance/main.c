@@ -137,18 +137,18 @@ static int run(const struct options *options)
 int main(int argc, char **argv)
 {
     static struct options options;
-    enum options_action action = OPTIONS_RUN;
+    enum command_action action = COMMAND_RUN;
     log_open("vtpm-instance");
     if (hygiene_clean_environment(argv).code) return EXIT_FAILURE;
     if (options_parse(argc, argv, &action, &options).code) return EXIT_FAILURE;
     switch (action) {
-    case OPTIONS_HELP:
+    case COMMAND_HELP:
         fputs(options_help, stdout);
         return EXIT_SUCCESS;
-    case OPTIONS_VERSION:
+    case COMMAND_VERSION:
         puts("vtpm-instance " VTPM_VERSION);
         return EXIT_SUCCESS;
-    case OPTIONS_RUN:
+    case COMMAND_RUN:
         return run(&options);
     }
     return EXIT_FAILURE;

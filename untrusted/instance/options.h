@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "untrusted/front/endpoints.h"
+#include "untrusted/host/command_line.h"
 
 struct options {
     const char *image;
@@ -13,6 +14,7 @@ struct options {
     const char *daemon; /* the socket of vtpmd */
     const char *user;   /* NULL: none is named */
     struct instance_id id;
+    bool has_id;
     bool separate_front; /* of a process at front, instead of endpoints */
     struct address front;
     bool rebuilt; /* the TPM was lost under its client */
@@ -21,12 +23,10 @@ struct options {
     struct endpoints endpoints;
 };
 
-enum options_action { OPTIONS_RUN, OPTIONS_HELP, OPTIONS_VERSION };
-
 /*
- * Strings stay argv's. ERR_USAGE, after a line in the log that says what is wrong. With another action than OPTIONS_RUN
+ * Strings stay argv's. ERR_USAGE, after a line in the log that says what is wrong. With another action than COMMAND_RUN
  * out_options is not to be used.
  */
-struct err options_parse(int argc, char **argv, enum options_action *out_action, struct options *out_options);
+struct err options_parse(int argc, char **argv, enum command_action *out_action, struct options *out_options);
 
 extern const char options_help[];

@@ -6,7 +6,7 @@
 
 #define UUID "0f0e0d0c-0b0a-4908-8706-050403020100"
 
-static struct err parse(const char *const *words, enum options_action *out_action, struct options *out_options)
+static struct err parse(const char *const *words, enum command_action *out_action, struct options *out_options)
 {
     static char storage[16][128];
     char *argv[17] = {"vtpm-instance"};
@@ -23,16 +23,16 @@ static struct err parse(const char *const *words, enum options_action *out_actio
 static struct options good(const char *const *words)
 {
     struct options options;
-    enum options_action action = OPTIONS_HELP;
+    enum command_action action = COMMAND_HELP;
     assert_ok(parse(words, &action, &options));
-    assert_int_equal(action, OPTIONS_RUN);
+    assert_int_equal(action, COMMAND_RUN);
     return options;
 }
 
 static void bad(const char *const *words)
 {
     struct options options;
-    enum options_action action = OPTIONS_HELP;
+    enum command_action action = COMMAND_HELP;
     assert_err(parse(words, &action, &options), USAGE);
 }
 
@@ -139,7 +139,7 @@ static void too_many_addresses_are_refused(void **state)
     static char storage[20][16];
     char *argv[20] = {"vtpm-instance", "--daemon=/d", ("--id=" UUID)};
     struct options options;
-    enum options_action action = OPTIONS_RUN;
+    enum command_action action = COMMAND_RUN;
     for (size_t i = 3; i < 20; i++) {
         strcpy(storage[i], "--swtpm=tcp:1");
         argv[i] = storage[i];
@@ -152,11 +152,11 @@ static void help_and_version_need_nothing_else(void **state)
 {
     (void)state;
     struct options options;
-    enum options_action action = OPTIONS_RUN;
+    enum command_action action = COMMAND_RUN;
     assert_ok(parse(WORDS("--help"), &action, &options));
-    assert_int_equal(action, OPTIONS_HELP);
+    assert_int_equal(action, COMMAND_HELP);
     assert_ok(parse(WORDS("--version"), &action, &options));
-    assert_int_equal(action, OPTIONS_VERSION);
+    assert_int_equal(action, COMMAND_VERSION);
 }
 
 int main(void)
