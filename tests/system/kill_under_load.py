@@ -17,7 +17,7 @@ from tap import LONG, note, randomness, require, run, test
 from tpm import RC_FAILURE, TpmError
 
 ROUNDS = 1000 if LONG else 6
-EACH_INSTANCE = 4  # kills of processes of one instance: a rebuild waits longer each time
+EACH_INSTANCE = 3  # kills of processes of one instance: a rebuild waits longer each time
 VALUE, COUNTER = 0x01800080, 0x01800081
 
 

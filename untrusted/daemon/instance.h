@@ -72,7 +72,7 @@ struct instance {
     enum wire_health health;     /* 0: not known */
     char reason[REASON_SIZE];    /* why it is not served */
     sd_event_source *timer;      /* of a rebuild, a start, a stop, or a process that has to end */
-    unsigned back_off;           /* seconds, of the last rebuild */
+    unsigned back_off_ms;        /* of the last rebuild */
     uint64_t serving_since;      /* CLOCK_MONOTONIC, us */
     uint32_t rebuilds;
     bool counted;              /* in the supervisor's starting */

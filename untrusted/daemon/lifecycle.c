@@ -8,8 +8,8 @@
 #include "untrusted/daemon/settings.h"
 #include "untrusted/host/log.h"
 
-#define USEC_PER_SEC  UINT64_C(1000000)
-#define LEAVE_SECONDS 10u /* for a process that holds nothing any more to end */
+#define LEAVE_SECONDS       10u    /* for a process that holds nothing any more to end */
+#define TIMER_ACCURACY_USEC 10000u /* how late a timer may be; sd-event would take 250 ms */
 
 uint64_t lifecycle_now_usec(void)
 {
@@ -18,18 +18,18 @@ uint64_t lifecycle_now_usec(void)
     return (uint64_t)time.tv_sec * USEC_PER_SEC + (uint64_t)time.tv_nsec / 1000;
 }
 
-static void arm(struct instance *i, sd_event_source **source, unsigned seconds, sd_event_time_handler_t handler)
+static void arm(struct instance *i, sd_event_source **source, uint64_t usec, sd_event_time_handler_t handler)
 {
     *source = sd_event_source_disable_unref(*source);
     if (!handler) return;
-    if (sd_event_add_time_relative(i->supervisor->event, source, CLOCK_MONOTONIC, seconds * USEC_PER_SEC, 0, handler,
+    if (sd_event_add_time_relative(i->supervisor->event, source, CLOCK_MONOTONIC, usec, TIMER_ACCURACY_USEC, handler,
                                    i) < 0)
         log_line(LOG_LEVEL_ERROR, "%s: a timer could not be set", i->row.label);
 }
 
-void lifecycle_set_timer(struct instance *instance, unsigned seconds, sd_event_time_handler_t handler)
+void lifecycle_set_timer(struct instance *instance, uint64_t usec, sd_event_time_handler_t handler)
 {
-    arm(instance, &instance->timer, seconds, handler);
+    arm(instance, &instance->timer, usec, handler);
 }
 
 void lifecycle_set_reason(struct instance *instance, const char *reason)
@@ -93,8 +93,8 @@ void lifecycle_begin(struct instance *instance, const struct act *act)
 {
     instance->act = *act;
     if (act->done)
-        arm(instance, &instance->answer_timer, instance->supervisor->config->commit_timeout + ACT_EXTRA_SECONDS,
-            on_answer_due);
+        arm(instance, &instance->answer_timer,
+            (instance->supervisor->config->commit_timeout + ACT_EXTRA_SECONDS) * USEC_PER_SEC, on_answer_due);
 }
 
 void lifecycle_finish(struct instance *instance, struct err result, const char *reason)
@@ -149,7 +149,7 @@ bool lifecycle_is_free(struct instance *instance)
 {
     bool blank = instance->phase == PHASE_GREETED && lifecycle_is_starting(instance);
     instance->waits = !blank && (instance->process || instance->connection);
-    if (instance->waits) lifecycle_set_timer(instance, LEAVE_SECONDS, on_old_process);
+    if (instance->waits) lifecycle_set_timer(instance, LEAVE_SECONDS * USEC_PER_SEC, on_old_process);
     return !instance->waits;
 }
 

@@ -12,9 +12,10 @@
 #include "untrusted/host/log.h"
 
 #define START_EXTRA_SECONDS 20u /* from the process to the serving TPM, beyond what a commit may take */
-#define BACK_OFF_MAX        60u
+#define BACK_OFF_FIRST_MS   100u
+#define BACK_OFF_MAX_MS     60000u
 #define QUIET_SECONDS       60u /* an instance that served longer makes up for the deaths before it */
-#define USEC_PER_SEC        UINT64_C(1000000)
+#define USEC_PER_MSEC       UINT64_C(1000)
 
 /* --- rebuild -------------------------------------------------------------------------------------------------------
  */
@@ -43,15 +44,15 @@ void lifecycle_schedule_rebuild(struct instance *instance)
     struct instance *i = instance;
     char reason[REASON_SIZE];
     if (!i->supervisor->config->rebuild || i->refused) return;
-    if (i->serving_since && lifecycle_now_usec() - i->serving_since > QUIET_SECONDS * USEC_PER_SEC) i->back_off = 0;
+    if (i->serving_since && lifecycle_now_usec() - i->serving_since > QUIET_SECONDS * USEC_PER_SEC) i->back_off_ms = 0;
     i->serving_since = 0;
-    i->back_off = i->back_off ? 2 * i->back_off : 1;
-    if (i->back_off > BACK_OFF_MAX) i->back_off = BACK_OFF_MAX;
+    i->back_off_ms = i->back_off_ms ? 2 * i->back_off_ms : BACK_OFF_FIRST_MS;
+    if (i->back_off_ms > BACK_OFF_MAX_MS) i->back_off_ms = BACK_OFF_MAX_MS;
     if (i->wanted) {
-        (void)snprintf(reason, sizeof reason, "%.150s; it is rebuilt in %u s", i->reason, i->back_off);
+        (void)snprintf(reason, sizeof reason, "%.150s; it is rebuilt in %.1f s", i->reason, i->back_off_ms / 1000.0);
         lifecycle_set_reason(i, reason);
     }
-    lifecycle_set_timer(i, i->back_off, on_rebuild);
+    lifecycle_set_timer(i, i->back_off_ms * USEC_PER_MSEC, on_rebuild);
 }
 
 /* --- start ---------------------------------------------------------------------------------------------------------
@@ -82,7 +83,8 @@ static int on_start_timeout(sd_event_source *source, uint64_t usec, void *ctx)
 
 static void set_start_timer(struct instance *i)
 {
-    lifecycle_set_timer(i, i->supervisor->config->commit_timeout + START_EXTRA_SECONDS, on_start_timeout);
+    lifecycle_set_timer(i, (i->supervisor->config->commit_timeout + START_EXTRA_SECONDS) * USEC_PER_SEC,
+                        on_start_timeout);
 }
 
 static void on_start_reply(void *ctx, struct err result, struct reader *results)

@@ -143,7 +143,8 @@ void stop_end_holder(struct instance *instance)
 {
     struct instance *i = instance;
     if (i->row.state == MANAGER_HELD && i->phase == PHASE_SERVING) {
-        lifecycle_set_timer(i, i->supervisor->config->commit_timeout + STOP_EXTRA_SECONDS, on_stop_timeout);
+        lifecycle_set_timer(i, (i->supervisor->config->commit_timeout + STOP_EXTRA_SECONDS) * USEC_PER_SEC,
+                            on_stop_timeout);
         connections_send(i->connection, WIRE_STOP, NULL, 0);
         return;
     }
