@@ -496,13 +496,19 @@ class Front(Process):
         super().__init__(name, arguments, directory or instance.daemon.directory)
 
     def wait_listening(self):
-        self.wait_until(lambda: os.path.exists(self.path) and os.path.exists(self.path + ".ctrl"), "its sockets exist")
+        self.wait_until(lambda: listens(self.path) and listens(self.path + ".ctrl"), "it listens")
 
     def connect(self, timeout=30.0):
         return Tpm(connect_unix(self.path, timeout))
 
     def reset(self):
         return control(self.path + ".ctrl", CMD_INIT, bytes(4))
+
+
+def listens(path):
+    """Whether somebody listens on a unix socket. Its name is there a moment before."""
+    with open("/proc/net/unix", encoding="utf-8") as file:
+        return any(line.split()[3] == "00010000" and line.endswith(f" {path}\n") for line in file.readlines()[1:])
 
 
 def children_of(pid):
