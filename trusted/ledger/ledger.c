@@ -78,7 +78,7 @@ static void draw_domain(struct instance_id *out)
 
 static struct err begin(const struct ledger_owner *owner, struct ledger *out)
 {
-    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version};
+    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version, .start_due = true};
     return tree_open(&out->tree);
 }
 
@@ -99,6 +99,13 @@ struct err ledger_new(const struct ledger_owner *owner, struct ledger *out)
     return derive_roots(out);
 }
 
+void ledger_found_anchor(struct ledger *ledger, const struct anchor_config *anchor,
+                         const uint8_t value[ANCHOR_VALUE_SIZE])
+{
+    ledger->anchor = *anchor;
+    memcpy(ledger->value, value, sizeof ledger->value);
+}
+
 /* Opens a head that was sealed under sealer, whose root is given. */
 static struct err open_head(struct ledger *ledger, struct span blob, const uint8_t sealer[SGX_HASH_SIZE],
                             const uint8_t root[BLOB_ROOT_SIZE], struct head *out)
@@ -113,13 +120,14 @@ static struct err open_head(struct ledger *ledger, struct span blob, const uint8
     ENSURE(memcmp(out->domain.bytes, ledger->domain.bytes, INSTANCE_ID_SIZE) == 0, LEDGER_ROOT);
     ENSURE(out->slots <= MANAGER_INSTANCES_MAX, LEDGER_ROOT);
     ENSURE(out->security_version <= ledger->owner.security_version, DOWNGRADE);
-    return hash_of(ledger, plaintext, ledger->head);
+    memcpy(ledger->value, out->base, sizeof ledger->value);
+    TRY(hash_of(ledger, plaintext, ledger->record));
+    return anchor_next(ledger->owner.crypto, ledger->value, ledger->record, ledger->next);
 }
 
 static void take_head(struct ledger *ledger, const struct head *head)
 {
     ledger->version = ledger->durable = head->version;
-    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
     memcpy(ledger->root, head->root, sizeof ledger->root);
     memcpy(ledger->next_root, head->root, sizeof ledger->next_root);
     ledger->expected_slots = head->slots;
@@ -129,7 +137,11 @@ struct err ledger_open(const struct ledger_owner *owner, struct span master, str
 {
     struct head parsed = {0};
     TRY(begin(owner, out));
-    TRY(master_open(owner->crypto, &owner->own, master, &out->domain, out->master));
+    struct master opened DEFER(master_wipe) = {0};
+    TRY(master_open(owner->crypto, &owner->own, master, &opened));
+    out->domain = opened.domain;
+    memcpy(out->master, opened.secret, sizeof out->master);
+    out->anchor = opened.anchor;
     TRY(derive_roots(out));
     TRY(open_head(out, head, owner->own.MRENCLAVE, out->own_root, &parsed));
     memcpy(out->predecessor, parsed.predecessor, sizeof out->predecessor);
@@ -144,10 +156,11 @@ struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_
     TRY(begin(owner, out));
     out->domain = from->domain;
     memcpy(out->master, from->master, sizeof out->master);
+    out->anchor = from->anchor;
     memcpy(out->predecessor, from->predecessor, sizeof out->predecessor);
     TRY(derive_roots(out));
     TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
-    ENSURE(memcmp(out->head, from->head, sizeof out->head) == 0, LEDGER_ROOT);
+    ENSURE(memcmp(out->next, from->value, sizeof out->next) == 0, LEDGER_ROOT);
     take_head(out, &parsed);
     out->master_pending = true;
     return OK;
@@ -311,11 +324,19 @@ struct err ledger_loaded(struct ledger *ledger)
     return OK;
 }
 
+struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE], bool *out_behind)
+{
+    *out_behind = same_hash(seen, ledger->value);
+    ENSURE(*out_behind || same_hash(seen, ledger->next), ANCHOR_VALUE);
+    memcpy(ledger->value, seen, sizeof ledger->value);
+    return OK;
+}
+
 /* ---- stores ---- */
 
 bool ledger_store_due(const struct ledger *ledger)
 {
-    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->master_pending);
+    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->start_due);
 }
 
 static void wipe_plaintext(uint8_t (*plaintext)[ROW_SEALED_SIZE])
@@ -357,7 +378,7 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
                         .version = ledger->version + 1,
                         .slots = ledger->tree.count,
                         .security_version = ledger->security_version};
-    memcpy(head.base, ledger->head, sizeof head.base);
+    memcpy(head.base, ledger->value, sizeof head.base);
     memcpy(head.predecessor, ledger->predecessor, sizeof head.predecessor);
     entropy_fill(head.random, sizeof head.random);
     TRY(tree_root(ledger->owner.crypto, &ledger->tree, head.root));
@@ -367,16 +388,18 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
     struct blob_header header = {.kind = BLOB_LEDGER_HEAD, .id = ledger->domain, .version = head.version};
     memcpy(header.manager, ledger->owner.own.MRENCLAVE, sizeof header.manager);
     TRY(write_sealed(ledger, &header, writer_span(&w), out));
-    TRY(hash_of(ledger, writer_span(&w), ledger->head));
     memcpy(ledger->next_root, head.root, sizeof ledger->next_root);
-    return OK;
+    TRY(hash_of(ledger, writer_span(&w), ledger->record));
+    return anchor_next(ledger->owner.crypto, ledger->value, ledger->record, ledger->next);
 }
 
 static struct err store_master(struct ledger *ledger, struct writer *out)
 {
     if (!ledger->master_pending) return write_u32(out, 0);
     TRY(write_u32(out, MASTER_BLOB_SIZE));
-    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &ledger->domain, ledger->master, out));
+    struct master master DEFER(master_wipe) = {.domain = ledger->domain, .anchor = ledger->anchor};
+    memcpy(master.secret, ledger->master, sizeof master.secret);
+    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &master, out));
     ledger->master_pending = false;
     return OK;
 }
@@ -398,14 +421,15 @@ struct err ledger_store(struct ledger *ledger, struct writer *out)
     TRY(store_master(ledger, out));
     TRY(write_span(out, writer_span(&rows)));
     ledger->version++;
+    ledger->start_due = false;
     return OK;
 }
 
-struct err ledger_stored(struct ledger *ledger, uint64_t number)
+struct err ledger_anchored(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE])
 {
-    ENSURE(ledger->durable != ledger->version && number == ledger->version, BAD_VALUE);
+    ENSURE(same_hash(seen, ledger->next), ANCHOR_VALUE);
     ledger->durable = ledger->version;
-    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
+    memcpy(ledger->value, ledger->next, sizeof ledger->value);
     memcpy(ledger->root, ledger->next_root, sizeof ledger->root);
     return OK;
 }

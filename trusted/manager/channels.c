@@ -138,7 +138,7 @@ static struct err challenge(struct manager *manager, struct channel *channel, co
 {
     uint8_t message[PEER_MESSAGE_MAX];
     struct writer w = writer_of(message, sizeof message);
-    TRY(peer_challenge(&manager->crypto, &row->id, row->start + 1, manager->ledger.durable_head, &channel->peer, &w));
+    TRY(peer_challenge(&manager->crypto, &row->id, row->start + 1, manager->ledger.value, &channel->peer, &w));
     return put_message(manager, channel, row->store, writer_span(&w), out);
 }
 

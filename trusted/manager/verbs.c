@@ -273,7 +273,10 @@ static struct err status(struct manager *manager, struct request *request)
     TRY(write_u32(w, count_in_state(ledger, MANAGER_HELD)));
     TRY(write_u32(w, count_in_state(ledger, MANAGER_DELETED)));
     TRY(write_u64(w, ledger->durable));
-    return write_bytes(w, ledger->root, sizeof ledger->root);
+    TRY(write_bytes(w, ledger->root, sizeof ledger->root));
+    TRY(write_u32(w, ledger->anchor.kind));
+    TRY(write_u32(w, ledger->anchor.nv_index));
+    return write_bytes(w, ledger->value, sizeof ledger->value);
 }
 
 static struct err run(struct manager *manager, uint16_t verb, struct request *request)
@@ -295,6 +298,7 @@ static struct err run(struct manager *manager, uint16_t verb, struct request *re
         {MANAGER_LIST, list},
         {MANAGER_STATUS, status},
     };
+    ENSURE(manager->state == MANAGER_STATE_RUNNING, CALL_BUSY);
     /* A connection that is gone is forgotten whatever waits. */
     ENSURE(!outbox_full(&manager->outbox) || verb == MANAGER_DETACH, CALL_BUSY);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)

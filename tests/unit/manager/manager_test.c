@@ -44,7 +44,7 @@ static void a_blank_manager_knows_start_who_and_greet(void **state)
     assert_int_equal(rig_call(&rig, MANAGER_LOADED, span_empty()), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_RECORD, span_of(body, 64)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_PEER, span_of(body, 64)), ERR_CALL_STATE);
-    assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(body, 8)), ERR_CALL_STATE);
+    assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(body, 8)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_GIVE, span_of(body, 250)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, 77, span_empty()), ERR_CALL_UNKNOWN);
     assert_int_equal(rig_call(&rig, MANAGER_WHO, span_of(body, 48)), ERR_NONE);
@@ -294,13 +294,13 @@ static void only_the_number_of_the_store_under_way_is_taken(void **state)
     assert_int_equal(rig_create(&rig, "web1", NULL, NULL, NULL), RIG_NOT_ANSWERED);
     const uint64_t wrong[] = {0, rig.held_store - 1, rig.held_store + 1, UINT64_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(&wrong[i], 8)), ERR_BAD_VALUE);
+        assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(&wrong[i], 8)), ERR_BAD_VALUE);
         assert_int_equal(rig_answer(&rig, NULL), RIG_NOT_ANSWERED);
     }
     uint64_t right = rig.held_store;
     rig_store(&rig);
     assert_int_equal(rig_answer(&rig, NULL), ERR_NONE);
-    assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(&right, 8)), ERR_BAD_VALUE);
+    assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(&right, 8)), ERR_BAD_VALUE);
 }
 
 static void what_waits_is_bounded(void **state)
