@@ -8,9 +8,9 @@
  *   anything ──► FAILED, for good
  *
  * ANCHORING sets a new anchor up, or reads the one there is and compares it with the newest head; then it makes a start
- * record, as every start does, and is over when that is stored and anchored. At most one EFFECT_STORE is under way, with
- * its exchanges with the anchor; what waits for the next one waits inside. Nothing that depends on a store leaves before
- * the anchor was seen to have moved to it.
+ * record, as every start does, and is over when that is stored and anchored; K1's requests are answered with CALL_BUSY
+ * until then. At most one EFFECT_STORE is under way, with its exchanges with the anchor; what waits for the next one waits
+ * inside. Nothing that depends on a store leaves before the anchor was seen to have moved to it.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ enum manager_call {
     MANAGER_ROWS = 2,
     /* Every row was given: the root is compared. No body. Effect: ANCHOR. */
     MANAGER_LOADED = 3,
-    /* One record of K1 from vtpmd. Effects: RECORD and any others. */
+    /* One record of K1 from vtpmd, ANCHORING or RUNNING. Effects: RECORD and any others. */
     MANAGER_RECORD = 4,
     /* u64 channel, then one message of the instance enclave on it, as it came. Effects: SEND, STATE, STORE, RECORD. */
     MANAGER_PEER = 5,
@@ -46,8 +46,8 @@ enum manager_call {
     /* The old manager: the manifest (MANIFEST_SIZE), then the successor's message. Effects: MESSAGE (for TAKE). */
     MANAGER_GIVE = 8,
     /* The successor: the manifest, u32 size and the old manager's message, u32 size and the LEDGER_HEAD. Then ROWS.
-     * After LOADED everything is sealed anew: STORE effects follow until all rows were written, each after
-     * MANAGER_STORED. */
+     * The start record has MASTER and the first rows sealed anew; further STORE effects follow until all rows were
+     * written, each after the one before is anchored. */
     MANAGER_TAKE = 9,
     /* Whoever asks may know who this is: u8[16] hints, u8[32] entropy unless it has started. Effect: MESSAGE with the
      * first 128 bytes of a TARGETINFO for this enclave. BLANK or RUNNING. */
@@ -130,7 +130,7 @@ enum manager_event {
     MANAGER_RESUMED = 102,
     /* u64 channel, u8[16] id; the err code says why an enclave was refused. */
     MANAGER_REFUSED = 103,
-    /* No fields: the start record is anchored, and requests are answered from now on. */
+    /* No fields, once: the start record is anchored, vtpmd has finished K1, and requests are answered from now on. */
     MANAGER_READY = 104,
 };
 

@@ -48,7 +48,7 @@ static uint16_t reopen(const char *name)
     uint16_t code = rig_start_open(&rig);
     if (code) return code;
     assert_int_equal(rig_rows(&rig), ERR_NONE);
-    assert_int_equal(rig_call(&rig, MANAGER_LOADED, span_empty()), ERR_NONE);
+    assert_int_equal(rig_loaded(&rig), ERR_NONE);
     rig_finish_k1(&rig);
     return ERR_NONE;
 }
@@ -142,7 +142,7 @@ static void the_release_key_lets_one_image_hand_over_to_another(void **state)
     assert_int_equal(upgrade_give(&upgrade, &rig), ERR_NONE);
     assert_int_equal(upgrade_take(&upgrade, &rig, &next), ERR_NONE);
     assert_int_equal(rig_rows(&next), ERR_NONE);
-    assert_int_equal(rig_call(&next, MANAGER_LOADED, span_empty()), ERR_NONE);
+    assert_int_equal(rig_loaded(&next), ERR_NONE);
     rig_finish_k1(&next);
     same = rig_row(&next, &row.id);
     assert_memory_equal(&row, &same, sizeof row);
