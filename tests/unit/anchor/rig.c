@@ -92,7 +92,7 @@ void chip_remove(struct chip *chip)
 
 int chip_tool(struct chip *chip, const char *command, char *out, size_t size)
 {
-    char line[512];
+    char line[768];
     unwire(chip); /* swtpm serves one connection at a time */
     (void)snprintf(line, sizeof line, "TPM2TOOLS_TCTI=swtpm:path=%s/tpm timeout 60 %s", chip->directory, command);
     FILE *pipe = popen(line, "r");
