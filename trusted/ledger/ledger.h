@@ -12,11 +12,9 @@
 #pragma once
 
 #include "trusted/ledger/master.h"
-#include "trusted/ledger/row.h"
+#include "trusted/ledger/table.h"
 #include "trusted/ledger/tree.h"
 
-#define LEDGER_BUCKETS         TREE_LEAVES
-#define LEDGER_CHUNK           64u /* rows that are allocated together */
 #define LEDGER_HEAD_SIZE       (16u + 16u + 8u + 2u * SHA256_SIZE + 4u + 4u + SGX_HASH_SIZE + 32u)
 /* A row in MANAGER_EFFECT_STORE, with slot, id, version and size. */
 #define LEDGER_STORED_ROW_SIZE (32u + BLOB_HEADER_SIZE + ROW_SEALED_SIZE + BLOB_TAG_SIZE)
@@ -25,6 +23,13 @@
      MANAGER_ROWS_PER_STORE * LEDGER_STORED_ROW_SIZE)
 
 _Static_assert(MANAGER_INSTANCES_MAX <= TREE_LEAVES, "every slot is a leaf");
+
+/* How many rows there are. */
+struct ledger_counts {
+    uint32_t slots; /* tombstones included */
+    uint32_t held;
+    uint32_t deleted;
+};
 
 /* Who seals, and for what. */
 struct ledger_owner {
@@ -54,10 +59,9 @@ struct ledger {
     uint8_t next_root[SHA256_SIZE];   /* of the newest that was made */
     uint32_t expected_slots;          /* while loading: what the head says */
 
-    uint32_t slots;
-    struct ledger_row *chunks[MANAGER_INSTANCES_MAX / LEDGER_CHUNK];
-    uint32_t ids[LEDGER_BUCKETS]; /* slot + 1 of the first row, 0: none */
-    uint32_t labels[LEDGER_BUCKETS];
+    struct ledger_counts made;   /* in the newest head that was made */
+    struct ledger_counts counts; /* in the newest one that is durable */
+    struct table table;
     struct tree tree;
     uint32_t first_dirty, last_dirty, dirty_count;
 };
@@ -100,16 +104,21 @@ struct err ledger_loaded(struct ledger *ledger);
  */
 struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE], bool *out_behind);
 
-struct ledger_row *ledger_at(const struct ledger *ledger, uint32_t slot);
-/* NULL if there is none; a tombstone is one. */
-struct ledger_row *ledger_find(const struct ledger *ledger, const struct instance_id *id);
+/* How many rows there are, stored or not. */
+uint32_t ledger_slots(const struct ledger *ledger);
+/* The row of a slot below that. The caller wipes out. */
+void ledger_read(const struct ledger *ledger, uint32_t slot, struct ledger_row *out);
+/* ERR_NO_INSTANCE; a tombstone is one. The caller wipes out. */
+struct err ledger_find(const struct ledger *ledger, const struct instance_id *id, struct ledger_row *out);
 /* ERR_LABEL_TAKEN if a living instance has the label, or if it is a UUID and was an id or a label ever. */
 struct err ledger_check_label(const struct ledger *ledger, const char *label);
 
-/* Adds a row, which has its id and label, as the last slot. ERR_LEDGER_FULL, ERR_NO_MEMORY. */
-struct err ledger_add(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row);
-/* The row was changed: it goes into a store, and row->store says into which. */
-void ledger_changed(struct ledger *ledger, struct ledger_row *row);
+/*
+ * Adds a row, which has its id and label, as the last slot; puts a changed one back. Each goes into a store, and
+ * row->store says into which. ERR_LEDGER_FULL, ERR_NO_MEMORY: nothing was changed.
+ */
+struct err ledger_add(struct ledger *ledger, struct ledger_row *row);
+struct err ledger_change(struct ledger *ledger, struct ledger_row *row);
 
 /* True if there is something to store and nothing under way. */
 bool ledger_store_due(const struct ledger *ledger);
