@@ -29,7 +29,7 @@ struct anchor_config {
     enum anchor_kind kind;
     uint32_t nv_index;                    /* TPM_HANDLE, 0x01...... */
     uint8_t index_name[ANCHOR_NAME_SIZE]; /* after the first extend (TPMA_NV_WRITTEN) */
-    uint8_t key_name[ANCHOR_NAME_SIZE];   /* of the primary key that sessions are salted to */
+    uint8_t key_name[ANCHOR_NAME_SIZE];   /* of the persistent key that sessions are salted to */
     uint8_t auth[ANCHOR_AUTH_SIZE];       /* of the index; drawn here */
 };
 
