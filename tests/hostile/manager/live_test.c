@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/hostile/manager/live_manager.h"
@@ -99,7 +100,12 @@ static void use(void)
 {
     const struct instance_id id = rig.disk.rows[rig.disk.row_count - 1].id;
     const struct instance_id other = rig.disk.rows[rig.disk.row_count - 2].id;
+    struct timespec before, after;
+    (void)clock_gettime(CLOCK_MONOTONIC, &before);
     assert_int_equal(reopen("manager"), ERR_NONE);
+    (void)clock_gettime(CLOCK_MONOTONIC, &after);
+    print_message("# a start with %u rows: %lld ms\n", rig.disk.row_count,
+                  (long long)(after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000);
     assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &id, NULL), ERR_NONE);
     for (uint64_t channel = 1; channel <= MANAGER_CHANNELS_MAX; channel++)
         assert_int_equal(rig_attach(&rig, &id, channel), ERR_NONE);
