@@ -83,7 +83,7 @@ enum manager_effect {
 #define MANAGER_ROWS_PER_STORE 64u
 #define MANAGER_CHANNELS_MAX   768u
 #define MANAGER_INSTANCES_MAX  16384u /* slots, tombstones included */
-#define MANAGER_LABEL_SIZE     64u   /* bytes with the NUL */
+#define MANAGER_LABEL_SIZE     64u    /* bytes with the NUL */
 
 /*
  * K1, each in one record. vtpmd asks:  u16 verb, u16 0, u32 0, u64 request number (not 0), arguments
