@@ -1,14 +1,16 @@
 /*
  * The calls of the manager enclave, what it wants done, and what crosses K1 (link/link.h), the link to vtpmd.
  *
- *   BLANK ──START(new)──────────────────────────────────────────────► RUNNING
- *   BLANK ──START(open)──► LOADING ──ROWS...──► LOADING ──LOADED────► RUNNING
+ *   BLANK ──START(new)──────────────────────────────────────────────► ANCHORING ──ANCHORED...──► RUNNING
+ *   BLANK ──START(open)──► LOADING ──ROWS...──► LOADING ──LOADED────► ANCHORING ──ANCHORED...──► RUNNING
  *   BLANK ──GREET──► SUCCESSOR ──TAKE──► LOADING                      (the new image of an upgrade)
  *   RUNNING ──GIVE──► HANDED_OVER                                     (the old one)
  *   anything ──► FAILED, for good
  *
- * At most one EFFECT_STORE is under way; what waits for the next one waits inside. Nothing that depends on a store
- * leaves before MANAGER_STORED has named it.
+ * ANCHORING sets a new anchor up, or reads the one there is and compares it with the newest head; then it makes a start
+ * record, as every start does, and is over when that is stored and anchored; K1's requests are answered with CALL_BUSY
+ * until then. At most one EFFECT_STORE is under way, with its exchanges with the anchor; what waits for the next one waits
+ * inside. Nothing that depends on a store leaves before the anchor was seen to have moved to it.
  */
 #pragma once
 
@@ -19,28 +21,33 @@ enum manager_call {
     /*
      * First, once. u32 mode (enum manager_start_mode), u8[16] capability hints, u8[32] host entropy, u8[32] share of
      * vtpmd for K1; START_OPEN: u32 size and the blob of kind MASTER, u32 size and the blob of kind LEDGER_HEAD.
-     * Effects: LINK, RECORD (FINISH of K1); STORE with MASTER when new.
+     * Effects: LINK, RECORD (FINISH of K1); when new ANCHOR.
+     * START_NEW: which anchor (abi/anchor.h).
      */
     MANAGER_START = 1,
     /* u32 count, then for each u32 size and a blob of kind LEDGER_ROW; slots in order, all calls together all of them.
      */
     MANAGER_ROWS = 2,
-    /* Every row was given: the root is compared. No body. */
+    /* Every row was given: the root is compared. No body. Effect: ANCHOR. */
     MANAGER_LOADED = 3,
-    /* One record of K1 from vtpmd. Effects: RECORD and any others. */
+    /* One record of K1 from vtpmd, ANCHORING or RUNNING. Effects: RECORD and any others. */
     MANAGER_RECORD = 4,
     /* u64 channel, then one message of the instance enclave on it, as it came. Effects: SEND, STATE, STORE, RECORD. */
     MANAGER_PEER = 5,
-    /* u64 number of the store that is durable now. Effects: all that waited for it; perhaps the next STORE. */
-    MANAGER_STORED = 6,
+    /*
+     * u64 number of the EFFECT_ANCHOR, then the anchor's answer; if a STORE had that number, it is durable. Effects:
+     * ANCHOR with the same number, for the next exchange; or all that waited for the store, and perhaps the next STORE
+     * and ANCHOR.
+     */
+    MANAGER_ANCHORED = 6,
     /* Upgrade. The successor: u8[16] hints, u8[32] entropy, u8[32] share of vtpmd, TARGETINFO of the old manager (its
      * first 128 bytes; the rest is zero). Effects: LINK, MESSAGE (for GIVE). */
     MANAGER_GREET = 7,
     /* The old manager: the manifest (MANIFEST_SIZE), then the successor's message. Effects: MESSAGE (for TAKE). */
     MANAGER_GIVE = 8,
     /* The successor: the manifest, u32 size and the old manager's message, u32 size and the LEDGER_HEAD. Then ROWS.
-     * After LOADED everything is sealed anew: STORE effects follow until all rows were written, each after
-     * MANAGER_STORED. */
+     * The start record has MASTER and the first rows sealed anew; further STORE effects follow until all rows were
+     * written, each after the one before is anchored. */
     MANAGER_TAKE = 9,
     /* Whoever asks may know who this is: u8[16] hints, u8[32] entropy unless it has started. Effect: MESSAGE with the
      * first 128 bytes of a TARGETINFO for this enclave. BLANK or RUNNING. */
@@ -68,12 +75,15 @@ enum manager_effect {
     MANAGER_EFFECT_STORE = 6,
     MANAGER_EFFECT_CLOSE = 7,   /* u64 channel, u16 err code, u8[6] 0: this instance is refused; several are allowed */
     MANAGER_EFFECT_MESSAGE = 8, /* of GREET, GIVE, WHO */
+    /* u64 number, u8 kind (enum anchor_kind), u8[7] 0, then a request to carry to the anchor (abi/anchor.h); it comes
+     * after the STORE of the same number in the same call, and is carried only when that is durable. */
+    MANAGER_EFFECT_ANCHOR = 9,
 };
 
 #define MANAGER_ROWS_PER_STORE 64u
 #define MANAGER_CHANNELS_MAX   768u
-#define MANAGER_INSTANCES_MAX  4096u /* slots, tombstones included */
-#define MANAGER_LABEL_SIZE     64u   /* bytes with the NUL */
+#define MANAGER_INSTANCES_MAX  16384u /* slots, tombstones included */
+#define MANAGER_LABEL_SIZE     64u    /* bytes with the NUL */
 
 /*
  * K1, each in one record. vtpmd asks:  u16 verb, u16 0, u32 0, u64 request number (not 0), arguments
@@ -120,6 +130,8 @@ enum manager_event {
     MANAGER_RESUMED = 102,
     /* u64 channel, u8[16] id; the err code says why an enclave was refused. */
     MANAGER_REFUSED = 103,
+    /* No fields, once: the start record is anchored, vtpmd has finished K1, and requests are answered from now on. */
+    MANAGER_READY = 104,
 };
 
 enum manager_instance_state {
@@ -142,9 +154,10 @@ enum manager_instance_state {
 /*
  * u8[16] trust domain, u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] MRSIGNER of the manager, u8[32]
  * SHA-256 of the release key (zeros: none), u32 security version, u32 slots in use, u32 held, u32 deleted, u64 ledger
- * version, u8[32] ledger root
+ * version (durable and anchored, as the root), u8[32] ledger root, u32 kind of the anchor, u32 its NV index or 0, u8[32]
+ * its value
  */
-#define MANAGER_STATUS_SIZE  (16u + 5u * 32u + 4u * 4u + 8u)
+#define MANAGER_STATUS_SIZE  (16u + 6u * 32u + 6u * 4u + 8u)
 
 /*
  * What the owner signs (Ed25519): "vtpm owner v1\0\0\0" (16 bytes), u16 verb, u16 0, u32 0, u8[16] trust domain, u8[16]

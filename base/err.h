@@ -111,6 +111,14 @@ struct [[nodiscard]] err {
     X(DOWNGRADE, 173, "the new image has a lower security version than the ledger has seen")                           \
     X(HANDED_OVER, 174, "this manager has handed its secrets over to its successor")                                   \
     X(FRONT_ENROLLED, 175, "the owner enrolled a front-end key for this instance: only vtpm-front with it can serve")  \
+    /* the anchor */                                                                                                   \
+    X(ANCHOR_VALUE, 176,                                                                                               \
+      "the anchor does not stand where the store's newest record left it: the store is an older "                      \
+      "copy, or a manager on another copy of it has gone on")                                                          \
+    X(ANCHOR_ANSWER, 177, "the anchor's answer does not authenticate")                                                 \
+    X(ANCHOR_REFUSED, 178, "the anchor's TPM refused a command")                                                       \
+    X(ANCHOR_IDENTITY, 179, "this is not the TPM or not the NV index that the trust domain was anchored in")           \
+    X(ANCHOR_IO, 180, "the anchor could not be read or written")                                                       \
     /* the daemon and its store */                                                                                     \
     X(CONFIG, 192, "the configuration file is wrong")                                                                  \
     X(STORE_MISSING, 193, "there is no store here; vtpmd --init makes one, once")                                      \

@@ -15,7 +15,7 @@
 #include "benchmark/target.h"
 
 #define TPM_RC_INIT UINT32_C(0x100)
-#define CLIENTS_MAX 64u
+#define CLIENTS_MAX 128u
 
 static double now_us(void)
 {

@@ -3,13 +3,14 @@
  * size and as many bytes. The records themselves are honest, so that what they carry is reached; channels also get bytes
  * that are no message at all.
  *
- * Holds for every chain: the program never fails, and what is not stored yet is never answered.
+ * Holds for every chain: the program never fails, and what is not stored and anchored yet is never answered.
  */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/anchor.h"
 #include "abi/manager.h"
 #include "base/bytes.h"
 #include "link/link.h"
@@ -32,8 +33,9 @@ static struct link k1;
 static struct instance_id instance;
 static struct peer peer;
 static uint64_t requests;
-static uint64_t store;                    /* the one under way, 0: none */
-static uint8_t sent[4][PEER_MESSAGE_MAX]; /* to the channel, of the last call */
+static uint64_t store;                          /* the one under way, 0: none */
+static uint8_t exchange[8 + ANCHOR_VALUE_SIZE]; /* the answer to the one with the anchor, kept until then */
+static uint8_t sent[4][PEER_MESSAGE_MAX];       /* to the channel, of the last call */
 static size_t sent_size[4];
 static size_t sent_count;
 
@@ -75,6 +77,10 @@ static void take_effect(uint32_t kind, struct span bytes)
         if (store) abort(); /* one at a time */
         must(read_u64(&r, &store));
     }
+    if (kind == MANAGER_EFFECT_ANCHOR) { /* from stays there when it is read */
+        must(read_bytes(&r, exchange, 8));
+        memcpy(exchange + 8, r.next + 16 + (r.next[8] == ANCHOR_FILE_MOVE ? ANCHOR_VALUE_SIZE : 0), ANCHOR_VALUE_SIZE);
+    }
     if (kind == MANAGER_EFFECT_SEND) {
         must(read_u64(&r, &number));
         if (number != CHANNEL || sent_count == 4) return;
@@ -108,11 +114,8 @@ static void call(uint32_t number, struct span body)
 
 static void stored(void)
 {
-    uint8_t body[sizeof store];
-    struct writer w = writer_of(body, sizeof body);
-    must(write_u64(&w, store));
     store = 0;
-    call(MANAGER_STORED, writer_span(&w));
+    call(MANAGER_ANCHORED, span_of(exchange, sizeof exchange));
 }
 
 /* The verb, then its arguments; sixteen zeros at their beginning stand for the newest instance. */
@@ -196,7 +199,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     struct x25519_key own;
-    uint8_t body[4 + 48 + X25519_SIZE] = {MANAGER_START_NEW};
+    uint8_t body[4 + 48 + X25519_SIZE + 12] = {MANAGER_START_NEW};
     static uint8_t out[CALL_OUTPUT_MAX];
     uint8_t record[RECORD_MAX];
     size_t size = 0;
@@ -204,6 +207,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     must(crypto_init(&crypto));
     must(x25519_generate(&crypto, &own));
     memcpy(body + 52, own.public, X25519_SIZE);
+    body[52 + X25519_SIZE] = ANCHOR_FILE;
     be("the manager", PRODID_MANAGER);
     must(program_call(MANAGER_START, 0, span_of(body, sizeof body), out, &size));
     struct link_binding binding = {.kind = LINK_K1};
@@ -211,11 +215,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     memcpy(binding.manager, "the manager", 11);
     must(link_open(&crypto, LINK_HOST, &binding, &keys, &k1));
     must(link_receive(&k1, span_of(out + 8 + 64 + 8, RECORD_OVERHEAD + SHA256_SIZE), &event, record, &size));
-    store = 1;
     struct writer w = writer_of(record, sizeof record);
     must(link_finish(&k1, &w));
     call(MANAGER_RECORD, writer_span(&w));
-    stored();
+    stored(); /* the anchor stands at zeros; */
+    stored(); /* the first store */
     return 0;
 }
 

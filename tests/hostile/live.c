@@ -280,6 +280,21 @@ static void on_state(struct live *live, struct span effect)
     call_instance(live, INSTANCE_LOAD, span_of(live->state, version ? live->state_size : 0));
 }
 
+/* An anchor of kind file that nobody else moves. */
+static void on_anchor(struct live *live, struct span effect)
+{
+    struct reader r = reader_of(effect);
+    struct span number, kind;
+    uint64_t verb = 0;
+    must(read_span(&r, sizeof(uint64_t), &number));
+    must(read_span(&r, sizeof(uint64_t), &kind));
+    must(read_u64(&r, &verb)); /* u8, u8[7] 0 */
+    assert_int_equal(kind.data[0], ANCHOR_FILE);
+    if (verb == ANCHOR_FILE_MOVE) memcpy(live->anchor, r.next + ANCHOR_VALUE_SIZE, sizeof live->anchor);
+    const struct span parts[] = {number, span_of(live->anchor, sizeof live->anchor)};
+    call_manager(live, MANAGER_ANCHORED, parts, 2);
+}
+
 static void on_manager_effect(struct live *live, uint32_t kind, struct span effect)
 {
     switch (kind) {
@@ -298,11 +313,11 @@ static void on_manager_effect(struct live *live, uint32_t kind, struct span effe
     case MANAGER_EFFECT_STATE:
         on_state(live, effect);
         break;
-    case MANAGER_EFFECT_STORE: {
-        const struct span number = span_of(effect.data, sizeof(uint64_t)); /* durable at once: a host without a disk */
-        call_manager(live, MANAGER_STORED, &number, 1);
+    case MANAGER_EFFECT_STORE: /* durable at once: a host without a disk */
         break;
-    }
+    case MANAGER_EFFECT_ANCHOR:
+        on_anchor(live, effect);
+        break;
     default:
         fail_msg("effect %u of the manager", kind);
     }
@@ -416,15 +431,15 @@ static void start_manager(struct live *live)
     static const uint8_t zeros[CAPABILITY_HINTS_SIZE];
     uint8_t mode[4], entropy[HOST_ENTROPY_SIZE], finish[RECORD_OVERHEAD + SHA256_SIZE],
         label[MANAGER_LABEL_SIZE] = "live";
-    static const uint8_t keys[64];
+    static const uint8_t keys[64], anchor[12] = {ANCHOR_FILE};
     struct writer m = writer_of(mode, sizeof mode);
     struct writer w = writer_of(finish, sizeof finish);
     must(write_u32(&m, MANAGER_START_NEW));
     assert_int_equal(getrandom(entropy, sizeof entropy, 0), sizeof entropy);
     must(x25519_generate(&crypto, &live->key));
     const struct span start[] = {writer_span(&m), span_of(zeros, sizeof zeros), span_of(entropy, sizeof entropy),
-                                 span_of(live->key.public, X25519_SIZE)};
-    call_manager(live, MANAGER_START, start, 4);
+                                 span_of(live->key.public, X25519_SIZE), span_of(anchor, sizeof anchor)};
+    call_manager(live, MANAGER_START, start, 5);
     must(link_finish(&live->k1, &w));
     const struct span record = writer_span(&w);
     call_manager(live, MANAGER_RECORD, &record, 1);

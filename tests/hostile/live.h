@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "abi/anchor.h"
 #include "abi/instance.h"
 #include "crypto/curve.h"
 #include "link/k2.h"
@@ -34,6 +35,7 @@ struct live {
     struct live_program instance;
 
     struct link k1; /* vtpmd's end */
+    uint8_t anchor[ANCHOR_VALUE_SIZE];
     uint64_t request;
     uint64_t channel; /* of the instance's enclave that is there now */
     bool held;        /* a start is recorded that has not ended */

@@ -258,9 +258,9 @@ def a_store_under_another_device_secret_is_refused():
 
 
 @test
-def an_older_store_as_a_whole_opens():
-    """S1 with all of the store rolled back is NOT held by this release, and docs/threat-model.md says so: nothing outside
-    the store knows which one is the newest. `status` says that there is no anchor.
+def an_older_store_as_a_whole_is_refused():
+    """S1: the anchor, here a file beside the store, knows that it is not the newest. What happens if that is put back as
+    well is in anchor.py.
     """
     host = Stopped()
     instance = host.instances[0]
@@ -269,13 +269,16 @@ def an_older_store_as_a_whole_opens():
         tables.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(host.daemon.database, copy)
     host.opens(instance).nv_write(NV_INDEX, struct.pack(">Q", 7))
-    require(host.daemon.call("status")["anchor"] == "none", "status does not say that there is no anchor")
     instance.stop()
     host.daemon.stop()
     with host.daemon.tables() as tables:
         tables.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    newest = new_directory() + "/newest.db"
+    shutil.copy(host.daemon.database, newest)
     shutil.copy(copy, host.daemon.database)
-    require(value_of(host.opens(instance)) == 0, "the older store is not what opened")
+    host.refused_daemon("the store is an older copy")
+    shutil.copy(newest, host.daemon.database)
+    require(value_of(host.opens(instance)) == 7, "the newest store does not open any more")
 
 
 if __name__ == "__main__":

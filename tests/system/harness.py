@@ -188,14 +188,14 @@ class Process:
 class Swtpm(Process):
     """Debian's swtpm over unix sockets, as tpm2-tools' own tests start it."""
 
-    def __init__(self, directory, core=False):
+    def __init__(self, directory, core=False, flags="not-need-init"):
         state = os.path.join(directory, "swtpm-state")
         os.makedirs(state, exist_ok=True)
         self.state_directory = state
         self.path = os.path.join(directory, "swtpm.sock")
         super().__init__("swtpm", [
             "swtpm", "socket", "--tpm2", "--server", f"type=unixio,path={self.path}",
-            "--ctrl", f"type=unixio,path={self.path}.ctrl", "--tpmstate", f"dir={state}", "--flags", "not-need-init"],
+            "--ctrl", f"type=unixio,path={self.path}.ctrl", "--tpmstate", f"dir={state}", "--flags", flags],
             directory, core=core)
         self.wait_until(lambda: os.path.exists(self.path) and os.path.exists(self.path + ".ctrl"), "its sockets exist")
 
@@ -295,9 +295,7 @@ class Daemon:
             if not os.path.isdir(path):
                 os.mkdir(path, mode)
         self.cpu = Cpu(self.directory, passphrase, core=core)
-        config = os.path.join(self.directory, "vtpmd.conf")
-        with open(config, "w", encoding="utf-8") as file:
-            file.writelines(f"{key} = {value}\n" for key, value in (settings or {}).items())
+        config = self.configure(settings)
         self.arguments = [
             executable or program("vtpmd"), "--config", config, "--state-dir", self.state, "--run-dir", self.run,
             "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
@@ -312,6 +310,13 @@ class Daemon:
         if init:
             self.start(wait)
 
+    def configure(self, settings):
+        """Writes vtpmd.conf, for the next start."""
+        config = os.path.join(self.directory, "vtpmd.conf")
+        with open(config, "w", encoding="utf-8") as file:
+            file.writelines(f"{key} = {value}\n" for key, value in (settings or {}).items())
+        return config
+
     def init(self):
         """vtpmd --init; returns its exit status and what it says."""
         result = subprocess.run([*self.arguments, "--init"], capture_output=True, text=True, timeout=60, check=False,
@@ -319,9 +324,19 @@ class Daemon:
         require(result.returncode == 0, f"vtpmd --init: {result.returncode}, {result.stderr}")
 
     def start(self, wait=True):
+        self.logged = len(self.log()) if self.process else 0
         self.process = Process("vtpmd", self.arguments, self.directory, core=self.core, before_exec=self.before_exec)
         if wait:
             self.process.wait_until(lambda: "ready\n" in self.process.output(), "it is ready")
+
+    def refuses_to_start(self, *sentences):
+        """vtpmd ends, and says why; what it was given is as it was."""
+        self.start(wait=False)
+        require(self.process.wait() > 0, "vtpmd started")
+        require("ready" not in self.process.output(), "it said that it is ready")
+        said = self.log()[self.logged:]
+        for sentence in sentences:
+            require(sentence in said, f"it was refused without \"{sentence}\": {said}")
 
     def restart(self):
         require(self.stop() == 0, f"vtpmd did not end cleanly: {self.log()}")

@@ -279,13 +279,15 @@ def status_says_what_protects_and_what_does_not():
     daemon = shared()
     status = daemon.call("status")
     require(status["device"] == "software" and status["limits"], "the device and its limits are not said")
-    require(status["memory"] in ("secret", "ordinary") and status["anchor"] == "none", f"{status}")
+    require(status["memory"] in ("secret", "ordinary") and status["anchor"] == "file", f"{status}")
+    require("restore the disk" in status["anchor-limits"] and len(status["anchor-value"]) == 64, f"{status}")
     require(len(status["manager"]["mrenclave"]) == 64 and len(status["instance"]["mrenclave"]) == 64, f"{status}")
     shown = subprocess.run([program("vtpm-sign"), "show", daemon.arguments[daemon.arguments.index("--manager-image") + 1]],
                            capture_output=True, text=True, check=True).stdout
     require(status["manager"]["mrenclave"] in shown, "the manager's identity is not the image's")
     text = ctl(daemon, "status")
     require(status["manager"]["mrenclave"] in text and status["limits"][:40] in " ".join(text.split()), f"vtpmctl: {text}")
+    require(status["anchor-value"][:16] in text and status["anchor-value"] not in text, f"vtpmctl: {text}")
 
 
 @test

@@ -1,5 +1,5 @@
 /*
- * libcrypto's default provider, cut down to what the TPM, the seal and the sessions use.
+ * libcrypto's default provider, cut down to what the TPM, the seal, the sessions and the anchor use.
  *
  * A fetch makes an object for every algorithm of its kind that the provider names, 280 in all; each touches memory that
  * is dear inside an enclave, and each is code that a mistake could reach. The linker puts our routine in the place of
@@ -34,7 +34,7 @@ static const struct kept_operation {
     {OSSL_OP_KDF, {"HKDF"}},
     {OSSL_OP_RAND, {"CTR-DRBG", "SEED-SRC"}},
     {OSSL_OP_KEYMGMT, {"RSA", "EC", "X25519", "ED25519"}},
-    {OSSL_OP_KEYEXCH, {"X25519"}},
+    {OSSL_OP_KEYEXCH, {"X25519", "ECDH"}},
     {OSSL_OP_SIGNATURE, {"RSA", "ECDSA", "ED25519"}},
     {OSSL_OP_ASYM_CIPHER, {"RSA"}},
 };

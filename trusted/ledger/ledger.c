@@ -1,6 +1,5 @@
 #include "trusted/ledger/ledger.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -60,10 +59,7 @@ static struct err hash_of(const struct ledger *ledger, struct span bytes, uint8_
 
 void ledger_close(struct ledger *ledger)
 {
-    for (size_t i = 0; i < sizeof ledger->chunks / sizeof *ledger->chunks; i++) {
-        if (ledger->chunks[i]) wipe(ledger->chunks[i], LEDGER_CHUNK * sizeof(struct ledger_row));
-        free(ledger->chunks[i]);
-    }
+    table_close(&ledger->table);
     tree_close(&ledger->tree);
     wipe(ledger, sizeof *ledger);
 }
@@ -78,7 +74,7 @@ static void draw_domain(struct instance_id *out)
 
 static struct err begin(const struct ledger_owner *owner, struct ledger *out)
 {
-    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version};
+    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version, .start_due = true};
     return tree_open(&out->tree);
 }
 
@@ -99,6 +95,13 @@ struct err ledger_new(const struct ledger_owner *owner, struct ledger *out)
     return derive_roots(out);
 }
 
+void ledger_found_anchor(struct ledger *ledger, const struct anchor_config *anchor,
+                         const uint8_t value[ANCHOR_VALUE_SIZE])
+{
+    ledger->anchor = *anchor;
+    memcpy(ledger->value, value, sizeof ledger->value);
+}
+
 /* Opens a head that was sealed under sealer, whose root is given. */
 static struct err open_head(struct ledger *ledger, struct span blob, const uint8_t sealer[SGX_HASH_SIZE],
                             const uint8_t root[BLOB_ROOT_SIZE], struct head *out)
@@ -113,13 +116,14 @@ static struct err open_head(struct ledger *ledger, struct span blob, const uint8
     ENSURE(memcmp(out->domain.bytes, ledger->domain.bytes, INSTANCE_ID_SIZE) == 0, LEDGER_ROOT);
     ENSURE(out->slots <= MANAGER_INSTANCES_MAX, LEDGER_ROOT);
     ENSURE(out->security_version <= ledger->owner.security_version, DOWNGRADE);
-    return hash_of(ledger, plaintext, ledger->head);
+    memcpy(ledger->value, out->base, sizeof ledger->value);
+    TRY(hash_of(ledger, plaintext, ledger->record));
+    return anchor_next(ledger->owner.crypto, ledger->value, ledger->record, ledger->next);
 }
 
 static void take_head(struct ledger *ledger, const struct head *head)
 {
     ledger->version = ledger->durable = head->version;
-    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
     memcpy(ledger->root, head->root, sizeof ledger->root);
     memcpy(ledger->next_root, head->root, sizeof ledger->next_root);
     ledger->expected_slots = head->slots;
@@ -129,7 +133,11 @@ struct err ledger_open(const struct ledger_owner *owner, struct span master, str
 {
     struct head parsed = {0};
     TRY(begin(owner, out));
-    TRY(master_open(owner->crypto, &owner->own, master, &out->domain, out->master));
+    struct master opened DEFER(master_wipe) = {0};
+    TRY(master_open(owner->crypto, &owner->own, master, &opened));
+    out->domain = opened.domain;
+    memcpy(out->master, opened.secret, sizeof out->master);
+    out->anchor = opened.anchor;
     TRY(derive_roots(out));
     TRY(open_head(out, head, owner->own.MRENCLAVE, out->own_root, &parsed));
     memcpy(out->predecessor, parsed.predecessor, sizeof out->predecessor);
@@ -144,10 +152,11 @@ struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_
     TRY(begin(owner, out));
     out->domain = from->domain;
     memcpy(out->master, from->master, sizeof out->master);
+    out->anchor = from->anchor;
     memcpy(out->predecessor, from->predecessor, sizeof out->predecessor);
     TRY(derive_roots(out));
     TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
-    ENSURE(memcmp(out->head, from->head, sizeof out->head) == 0, LEDGER_ROOT);
+    ENSURE(memcmp(out->next, from->value, sizeof out->next) == 0, LEDGER_ROOT);
     take_head(out, &parsed);
     out->master_pending = true;
     return OK;
@@ -155,103 +164,88 @@ struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_
 
 /* ---- rows ---- */
 
-struct ledger_row *ledger_at(const struct ledger *ledger, uint32_t slot)
+uint32_t ledger_slots(const struct ledger *ledger)
 {
-    return slot < ledger->slots ? &ledger->chunks[slot / LEDGER_CHUNK][slot % LEDGER_CHUNK] : NULL;
+    return ledger->table.count;
 }
 
-/* Ids are random: some of their bytes are as good as any hash. */
-static uint32_t id_bucket(const struct instance_id *id)
+void ledger_read(const struct ledger *ledger, uint32_t slot, struct ledger_row *out)
 {
-    uint32_t word = 0;
-    memcpy(&word, id->bytes, sizeof word);
-    return word % LEDGER_BUCKETS;
+    table_read(&ledger->table, slot, out);
 }
 
-/* FNV-1a. Only the operator chooses labels, and only a create looks here. */
-static uint32_t label_bucket(const char *label)
+struct err ledger_find(const struct ledger *ledger, const struct instance_id *id, struct ledger_row *out)
 {
-    uint32_t hash = 2166136261u;
-    for (; *label; label++)
-        hash = (hash ^ (uint8_t)*label) * 16777619u;
-    return hash % LEDGER_BUCKETS;
-}
-
-struct ledger_row *ledger_find(const struct ledger *ledger, const struct instance_id *id)
-{
-    struct ledger_row *row = NULL;
-    for (uint32_t next = ledger->ids[id_bucket(id)]; next; next = row->next_in_ids) {
-        row = ledger_at(ledger, next - 1);
-        if (memcmp(row->id.bytes, id->bytes, INSTANCE_ID_SIZE) == 0) return row;
-    }
-    return NULL;
+    uint32_t slot = 0;
+    ENSURE(table_find(&ledger->table, id, &slot), NO_INSTANCE);
+    table_read(&ledger->table, slot, out);
+    return OK;
 }
 
 struct err ledger_check_label(const struct ledger *ledger, const char *label)
 {
     struct instance_id id;
-    const struct ledger_row *row = NULL;
+    uint32_t slot = 0;
     bool is_uuid = id_parse(label, &id).code == ERR_NONE;
-    ENSURE(!is_uuid || !ledger_find(ledger, &id), LABEL_TAKEN);
-    for (uint32_t next = ledger->labels[label_bucket(label)]; next; next = row->next_in_labels) {
-        row = ledger_at(ledger, next - 1);
-        bool counts = is_uuid || row->state != MANAGER_DELETED;
-        ENSURE(!counts || strcmp(row->label, label) != 0, LABEL_TAKEN);
-    }
-    return OK;
-}
-
-/* Puts a row at the end; it is in no store and in no tree yet. */
-static struct err append(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row)
-{
-    uint32_t slot = ledger->slots;
-    ENSURE(slot < MANAGER_INSTANCES_MAX, LEDGER_FULL);
-    struct ledger_row **chunk = &ledger->chunks[slot / LEDGER_CHUNK];
-    if (!*chunk) *chunk = calloc(LEDGER_CHUNK, sizeof **chunk);
-    ENSURE(*chunk, NO_MEMORY);
-    ledger->slots++;
-    struct ledger_row *own = ledger_at(ledger, slot);
-    *own = *row;
-    own->slot = slot;
-    uint32_t *first_in_ids = &ledger->ids[id_bucket(&own->id)];
-    uint32_t *first_in_labels = &ledger->labels[label_bucket(own->label)];
-    own->next_in_ids = *first_in_ids;
-    own->next_in_labels = *first_in_labels;
-    *first_in_ids = *first_in_labels = slot + 1;
-    *out_row = own;
-    return OK;
-}
-
-struct err ledger_add(struct ledger *ledger, const struct ledger_row *row, struct ledger_row **out_row)
-{
-    TRY(append(ledger, row, out_row));
-    ledger_changed(ledger, *out_row);
+    ENSURE(!is_uuid || !table_find(&ledger->table, &id, &slot), LABEL_TAKEN);
+    ENSURE(!table_has_label(&ledger->table, label, is_uuid), LABEL_TAKEN);
     return OK;
 }
 
 /* Stores take the rows in the order in which they were changed, so the place in the queue says which store it is. */
-void ledger_changed(struct ledger *ledger, struct ledger_row *row)
+static void enqueue(struct ledger *ledger, uint32_t slot)
 {
-    if (row->dirty) return;
-    row->dirty = true;
-    row->store = ledger->version + 1 + ledger->dirty_count / MANAGER_ROWS_PER_STORE;
-    row->next_dirty = 0;
+    struct table_notes *notes = table_notes(&ledger->table, slot);
+    if (notes->dirty) return;
+    notes->dirty = true;
+    notes->store = ledger->version + 1 + ledger->dirty_count / MANAGER_ROWS_PER_STORE;
+    notes->next_dirty = 0;
     if (ledger->last_dirty)
-        ledger_at(ledger, ledger->last_dirty - 1)->next_dirty = row->slot + 1;
+        table_notes(&ledger->table, ledger->last_dirty - 1)->next_dirty = slot + 1;
     else
-        ledger->first_dirty = row->slot + 1;
-    ledger->last_dirty = row->slot + 1;
+        ledger->first_dirty = slot + 1;
+    ledger->last_dirty = slot + 1;
     ledger->dirty_count++;
 }
 
-static struct ledger_row *take_dirty(struct ledger *ledger)
+struct err ledger_add(struct ledger *ledger, struct ledger_row *row)
 {
-    struct ledger_row *row = ledger_at(ledger, ledger->first_dirty - 1);
-    ledger->first_dirty = row->next_dirty;
+    ENSURE(table_has_room(&ledger->table, row), LEDGER_FULL);
+    TRY(table_add(&ledger->table, row));
+    row->slot = ledger->table.count - 1;
+    enqueue(ledger, row->slot);
+    row->store = table_notes(&ledger->table, row->slot)->store;
+    return OK;
+}
+
+struct err ledger_change(struct ledger *ledger, struct ledger_row *row)
+{
+    TRY(table_write(&ledger->table, row));
+    enqueue(ledger, row->slot);
+    row->store = table_notes(&ledger->table, row->slot)->store;
+    return OK;
+}
+
+static uint32_t take_dirty(struct ledger *ledger)
+{
+    uint32_t slot = ledger->first_dirty - 1;
+    struct table_notes *notes = table_notes(&ledger->table, slot);
+    ledger->first_dirty = notes->next_dirty;
     if (!ledger->first_dirty) ledger->last_dirty = 0;
     ledger->dirty_count--;
-    row->dirty = false;
-    return row;
+    notes->dirty = false;
+    return slot;
+}
+
+/* The row is in the tree as it is now: so in the counts. */
+static void count(struct ledger *ledger, const struct ledger_row *row)
+{
+    struct table_notes *notes = table_notes(&ledger->table, row->slot);
+    struct ledger_counts *made = &ledger->made;
+    made->slots = ledger->tree.count;
+    made->held += (row->state == MANAGER_HELD) - (notes->stored_state == MANAGER_HELD);
+    made->deleted += (row->state == MANAGER_DELETED) - (notes->stored_state == MANAGER_DELETED);
+    notes->stored_state = (uint8_t)row->state;
 }
 
 /* ---- loading ---- */
@@ -261,17 +255,14 @@ static struct err set_leaf(struct ledger *ledger, const struct ledger_row *row)
     uint8_t public[ROW_PUBLIC_SIZE];
     struct writer w = writer_of(public, sizeof public);
     TRY(row_write_public(row, &w));
-    return tree_set(ledger->owner.crypto, &ledger->tree, row->slot, writer_span(&w));
+    TRY(tree_set(ledger->owner.crypto, &ledger->tree, row->slot, writer_span(&w)));
+    count(ledger, row);
+    return OK;
 }
 
 static bool same_hash(const uint8_t *a, const uint8_t *b)
 {
     return memcmp(a, b, SGX_HASH_SIZE) == 0;
-}
-
-static void wipe_row(struct ledger_row *row)
-{
-    wipe(row, sizeof *row);
 }
 
 struct err ledger_load_row(struct ledger *ledger, struct span blob)
@@ -280,34 +271,44 @@ struct err ledger_load_row(struct ledger *ledger, struct span blob)
     TRY(blob_peek(blob, BLOB_LEDGER_ROW, &header));
     bool own = same_hash(header.manager, ledger->owner.own.MRENCLAVE);
     ENSURE(own || same_hash(header.manager, ledger->predecessor), LEDGER_OTHER_IMAGE);
-    ENSURE(ledger->slots < ledger->expected_slots, LEDGER_ROOT);
+    const uint32_t slot = ledger->table.count;
+    uint32_t twin = 0;
+    ENSURE(slot < ledger->expected_slots, LEDGER_ROOT);
 
     struct blob opened DEFER(blob_free) = {0};
-    struct ledger_row row DEFER(wipe_row) = {0};
+    struct ledger_row row DEFER(row_wipe) = {0};
     TRY(blob_open(ledger->owner.crypto, span_of(own ? ledger->own_root : ledger->predecessor_root, BLOB_ROOT_SIZE),
                   blob, BLOB_LEDGER_ROW, &opened));
     TRY(row_parse_sealed(span_of(opened.plaintext, opened.plaintext_size), &row));
-    ENSURE(row.slot == ledger->slots && opened.header.number == row.slot, LEDGER_ROOT);
+    ENSURE(row.slot == slot && opened.header.number == slot, LEDGER_ROOT);
     ENSURE(memcmp(opened.header.id.bytes, row.id.bytes, INSTANCE_ID_SIZE) == 0, LEDGER_ROOT);
-    ENSURE(opened.header.version <= ledger->version && !ledger_find(ledger, &row.id), LEDGER_ROOT);
-    struct ledger_row *added = NULL;
-    TRY(append(ledger, &row, &added));
-    added->dirty = !own; /* until ledger_loaded, which queues it */
-    return set_leaf(ledger, added);
+    ENSURE(opened.header.version <= ledger->version && !table_find(&ledger->table, &row.id, &twin), LEDGER_ROOT);
+    TRY(table_add(&ledger->table, &row));
+    table_notes(&ledger->table, slot)->dirty = !own; /* until ledger_loaded, which queues it */
+    return set_leaf(ledger, &row);
 }
 
 struct err ledger_loaded(struct ledger *ledger)
 {
     uint8_t root[SHA256_SIZE];
-    ENSURE(ledger->slots == ledger->expected_slots, LEDGER_ROOT);
+    ENSURE(ledger->table.count == ledger->expected_slots, LEDGER_ROOT);
     TRY(tree_root(ledger->owner.crypto, &ledger->tree, root));
     ENSURE(memcmp(root, ledger->root, sizeof root) == 0, LEDGER_ROOT);
-    for (uint32_t slot = 0; slot < ledger->slots; slot++) {
-        struct ledger_row *row = ledger_at(ledger, slot);
-        if (!row->dirty) continue;
-        row->dirty = false;
-        ledger_changed(ledger, row);
+    ledger->counts = ledger->made;
+    for (uint32_t slot = 0; slot < ledger->table.count; slot++) {
+        struct table_notes *notes = table_notes(&ledger->table, slot);
+        if (!notes->dirty) continue;
+        notes->dirty = false;
+        enqueue(ledger, slot);
     }
+    return OK;
+}
+
+struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE], bool *out_behind)
+{
+    *out_behind = same_hash(seen, ledger->value);
+    ENSURE(*out_behind || same_hash(seen, ledger->next), ANCHOR_VALUE);
+    memcpy(ledger->value, seen, sizeof ledger->value);
     return OK;
 }
 
@@ -315,7 +316,7 @@ struct err ledger_loaded(struct ledger *ledger)
 
 bool ledger_store_due(const struct ledger *ledger)
 {
-    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->master_pending);
+    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->start_due);
 }
 
 static void wipe_plaintext(uint8_t (*plaintext)[ROW_SEALED_SIZE])
@@ -332,22 +333,21 @@ static struct err write_sealed(struct ledger *ledger, const struct blob_header *
                      plaintext, out);
 }
 
-static struct err store_row(struct ledger *ledger, const struct ledger_row *row, struct writer *out)
+static struct err store_row(struct ledger *ledger, uint32_t slot, struct writer *out)
 {
-    struct blob_header header = {.kind = BLOB_LEDGER_ROW,
-                                 .id = row->id,
-                                 .epoch = row->epoch,
-                                 .version = ledger->version + 1,
-                                 .number = row->slot};
+    struct ledger_row row DEFER(row_wipe) = {0};
+    table_read(&ledger->table, slot, &row);
+    struct blob_header header = {
+        .kind = BLOB_LEDGER_ROW, .id = row.id, .epoch = row.epoch, .version = ledger->version + 1, .number = row.slot};
     memcpy(header.manager, ledger->owner.own.MRENCLAVE, sizeof header.manager);
     uint8_t plaintext[ROW_SEALED_SIZE] DEFER(wipe_plaintext) = {0};
     struct writer w = writer_of(plaintext, sizeof plaintext);
-    TRY(row_write_sealed(row, &w));
-    TRY(write_u32(out, row->slot));
-    TRY(write_bytes(out, row->id.bytes, sizeof row->id.bytes));
-    TRY(write_u64(out, row->version));
+    TRY(row_write_sealed(&row, &w));
+    TRY(write_u32(out, row.slot));
+    TRY(write_bytes(out, row.id.bytes, sizeof row.id.bytes));
+    TRY(write_u64(out, row.version));
     TRY(write_sealed(ledger, &header, writer_span(&w), out));
-    return set_leaf(ledger, row);
+    return set_leaf(ledger, &row);
 }
 
 /* The head over the tree as it is now, in which no row is that waits for a later store. */
@@ -357,7 +357,7 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
                         .version = ledger->version + 1,
                         .slots = ledger->tree.count,
                         .security_version = ledger->security_version};
-    memcpy(head.base, ledger->head, sizeof head.base);
+    memcpy(head.base, ledger->value, sizeof head.base);
     memcpy(head.predecessor, ledger->predecessor, sizeof head.predecessor);
     entropy_fill(head.random, sizeof head.random);
     TRY(tree_root(ledger->owner.crypto, &ledger->tree, head.root));
@@ -367,16 +367,18 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
     struct blob_header header = {.kind = BLOB_LEDGER_HEAD, .id = ledger->domain, .version = head.version};
     memcpy(header.manager, ledger->owner.own.MRENCLAVE, sizeof header.manager);
     TRY(write_sealed(ledger, &header, writer_span(&w), out));
-    TRY(hash_of(ledger, writer_span(&w), ledger->head));
     memcpy(ledger->next_root, head.root, sizeof ledger->next_root);
-    return OK;
+    TRY(hash_of(ledger, writer_span(&w), ledger->record));
+    return anchor_next(ledger->owner.crypto, ledger->value, ledger->record, ledger->next);
 }
 
 static struct err store_master(struct ledger *ledger, struct writer *out)
 {
     if (!ledger->master_pending) return write_u32(out, 0);
     TRY(write_u32(out, MASTER_BLOB_SIZE));
-    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &ledger->domain, ledger->master, out));
+    struct master master DEFER(master_wipe) = {.domain = ledger->domain, .anchor = ledger->anchor};
+    memcpy(master.secret, ledger->master, sizeof master.secret);
+    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &master, out));
     ledger->master_pending = false;
     return OK;
 }
@@ -386,26 +388,28 @@ struct err ledger_store(struct ledger *ledger, struct writer *out)
 {
     static uint8_t rows_buffer[MANAGER_ROWS_PER_STORE * LEDGER_STORED_ROW_SIZE];
     struct writer rows = writer_of(rows_buffer, sizeof rows_buffer);
-    uint32_t count = 0;
-    for (; ledger->first_dirty && count < MANAGER_ROWS_PER_STORE; count++)
+    uint32_t rows_count = 0;
+    for (; ledger->first_dirty && rows_count < MANAGER_ROWS_PER_STORE; rows_count++)
         TRY(store_row(ledger, take_dirty(ledger), &rows));
     /* Rows of the predecessor are in the queue from the first moment on: with this store there are none left. */
     if (!ledger->first_dirty) memset(ledger->predecessor, 0, sizeof ledger->predecessor);
     TRY(write_u64(out, ledger->version + 1));
-    TRY(write_u32(out, count));
+    TRY(write_u32(out, rows_count));
     TRY(write_u32(out, 0));
     TRY(store_head(ledger, out));
     TRY(store_master(ledger, out));
     TRY(write_span(out, writer_span(&rows)));
     ledger->version++;
+    ledger->start_due = false;
     return OK;
 }
 
-struct err ledger_stored(struct ledger *ledger, uint64_t number)
+struct err ledger_anchored(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE])
 {
-    ENSURE(ledger->durable != ledger->version && number == ledger->version, BAD_VALUE);
+    ENSURE(same_hash(seen, ledger->next), ANCHOR_VALUE);
     ledger->durable = ledger->version;
-    memcpy(ledger->durable_head, ledger->head, sizeof ledger->durable_head);
+    ledger->counts = ledger->made;
+    memcpy(ledger->value, ledger->next, sizeof ledger->value);
     memcpy(ledger->root, ledger->next_root, sizeof ledger->root);
     return OK;
 }

@@ -37,18 +37,36 @@ static struct sgx_keyrequest key_request(const uint8_t CPUSVN[16], uint16_t ISVS
     return request;
 }
 
-struct err master_seal(const struct crypto *crypto, const struct sgx_report *own, const struct instance_id *domain,
-                       const uint8_t secret[MASTER_SIZE], struct writer *out)
+void master_wipe(struct master *master)
 {
+    wipe(master, sizeof *master);
+}
+
+struct sealed {
+    uint8_t bytes[MASTER_SEALED_SIZE];
+};
+
+static void sealed_wipe(struct sealed *sealed)
+{
+    wipe(sealed, sizeof *sealed);
+}
+
+struct err master_seal(const struct crypto *crypto, const struct sgx_report *own, const struct master *master,
+                       struct writer *out)
+{
+    struct sealed plaintext DEFER(sealed_wipe) = {0};
+    struct writer w = writer_of(plaintext.bytes, sizeof plaintext.bytes);
+    TRY(write_bytes(&w, master->secret, sizeof master->secret));
+    TRY(anchor_config_write(&master->anchor, &w));
     uint8_t KEYID[32];
     entropy_fill(KEYID, sizeof KEYID);
     struct sgx_keyrequest request = key_request(own->CPUSVN, own->ISVSVN, KEYID);
     struct root_key root DEFER(root_key_wipe) = {0};
     TRY(sgx_egetkey(&request, root.bytes));
-    struct blob_header header = {.kind = BLOB_MASTER, .id = *domain};
+    struct blob_header header = {.kind = BLOB_MASTER, .id = master->domain};
     memcpy(header.manager, own->MRENCLAVE, sizeof header.manager);
     return blob_seal(crypto, span_of(root.bytes, sizeof root.bytes), &header, span_of(&request, sizeof request),
-                     span_of(secret, MASTER_SIZE), out);
+                     writer_span(&w), out);
 }
 
 /*
@@ -63,8 +81,7 @@ static struct err check_request(const struct sgx_keyrequest *theirs, const struc
     return OK;
 }
 
-struct err master_open(const struct crypto *crypto, const struct sgx_report *own, struct span blob,
-                       struct instance_id *out_domain, uint8_t out_secret[MASTER_SIZE])
+struct err master_open(const struct crypto *crypto, const struct sgx_report *own, struct span blob, struct master *out)
 {
     struct blob_header header;
     TRY(blob_peek(blob, BLOB_MASTER, &header));
@@ -79,8 +96,9 @@ struct err master_open(const struct crypto *crypto, const struct sgx_report *own
     TRY(derived);
     struct blob master DEFER(blob_free) = {0};
     TRY(blob_open(crypto, span_of(root.bytes, sizeof root.bytes), blob, BLOB_MASTER, &master));
-    ENSURE(master.plaintext_size == MASTER_SIZE, STATE_ALTERED);
-    *out_domain = master.header.id;
-    memcpy(out_secret, master.plaintext, MASTER_SIZE);
-    return OK;
+    struct reader r = reader_of(span_of(master.plaintext, master.plaintext_size));
+    out->domain = master.header.id;
+    TRY(read_bytes(&r, out->secret, sizeof out->secret));
+    TRY(anchor_config_parse(&r, &out->anchor));
+    return reader_end(&r);
 }

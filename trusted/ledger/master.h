@@ -1,5 +1,6 @@
 /*
- * The master secret of a trust domain, sealed for this very enclave image: the root is EGETKEY's, KEYPOLICY MRENCLAVE.
+ * The master secret of a trust domain, and what is known of its anchor, sealed for this very enclave image: the root is
+ * EGETKEY's, KEYPOLICY MRENCLAVE.
  *
  * Guarantees: every field of a foreign KEYREQUEST is compared with what this code asks for before the processor sees
  * it, so a blob cannot make it derive another kind of key; the whole KEYREQUEST is authenticated.
@@ -7,15 +8,24 @@
 #pragma once
 
 #include "base/id.h"
+#include "trusted/anchor/anchor.h"
 #include "trusted/state/blob.h"
 
-#define MASTER_SIZE      BLOB_ROOT_SIZE
-#define MASTER_BLOB_SIZE (BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE + MASTER_SIZE + BLOB_TAG_SIZE)
+#define MASTER_SIZE        BLOB_ROOT_SIZE
+#define MASTER_SEALED_SIZE (MASTER_SIZE + ANCHOR_CONFIG_SIZE)
+#define MASTER_BLOB_SIZE   (BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE + MASTER_SEALED_SIZE + BLOB_TAG_SIZE)
+
+struct master {
+    struct instance_id domain;
+    uint8_t secret[MASTER_SIZE];
+    struct anchor_config anchor;
+};
+
+void master_wipe(struct master *master);
 
 /* own: a REPORT of this enclave. Appends a blob of kind MASTER. ERR_NO_SPACE, ERR_CRYPTO, ERR_SGX_*. */
-struct err master_seal(const struct crypto *crypto, const struct sgx_report *own, const struct instance_id *domain,
-                       const uint8_t secret[MASTER_SIZE], struct writer *out);
+struct err master_seal(const struct crypto *crypto, const struct sgx_report *own, const struct master *master,
+                       struct writer *out);
 
-/* The errors of blob_open; ERR_LEDGER_OTHER_IMAGE, ERR_STATE_OTHER_DEVICE. The caller wipes out_secret. */
-struct err master_open(const struct crypto *crypto, const struct sgx_report *own, struct span blob,
-                       struct instance_id *out_domain, uint8_t out_secret[MASTER_SIZE]);
+/* The errors of blob_open; ERR_LEDGER_OTHER_IMAGE, ERR_STATE_OTHER_DEVICE. The caller wipes out. */
+struct err master_open(const struct crypto *crypto, const struct sgx_report *own, struct span blob, struct master *out);

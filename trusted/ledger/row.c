@@ -2,11 +2,18 @@
 
 #include <string.h>
 
+#include "base/memory.h"
+
 static bool is_zero(const uint8_t *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         if (bytes[i]) return false;
     return true;
+}
+
+void row_wipe(struct ledger_row *row)
+{
+    wipe(row, sizeof *row);
 }
 
 bool row_has_owner(const struct ledger_row *row)
@@ -17,6 +24,13 @@ bool row_has_owner(const struct ledger_row *row)
 bool row_has_front_key(const struct ledger_row *row)
 {
     return !is_zero(row->front_key, sizeof row->front_key);
+}
+
+/* As a tombstone is. */
+static bool has_no_keys(const struct ledger_row *row)
+{
+    return is_zero(row->digest, sizeof row->digest) && is_zero(row->holder, sizeof row->holder) &&
+           is_zero(row->root_key, sizeof row->root_key);
 }
 
 static bool is_alphanumeric(char c)
@@ -100,6 +114,7 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED && origin == ROW_ORIGIN_HERE, BAD_VALUE);
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
     ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);
+    ENSURE(state != MANAGER_DELETED || has_no_keys(&row), BAD_VALUE);
     *out = row;
     return OK;
 }

@@ -34,18 +34,15 @@ struct ledger_row {
     uint8_t provisioned_by[SGX_HASH_SIZE]; /* the same of the one that admitted the holder */
     uint8_t root_key[BLOB_ROOT_SIZE];      /* zeros once deleted */
 
-    /* not stored */
-    uint64_t store;      /* what is above is durable when this store is */
-    bool dirty;          /* and waits for it to be made */
-    uint32_t next_dirty; /* slot + 1, 0: none; so the next two */
-    uint32_t next_in_ids;
-    uint32_t next_in_labels;
+    uint64_t store; /* not stored: what is above is durable when this store is */
 };
 
 #define ROW_ORIGIN_HERE 1u
 /* The row as on K1, then sealed_by, provisioned_by. */
 #define ROW_PUBLIC_SIZE (MANAGER_ROW_SIZE + 2u * SGX_HASH_SIZE)
 #define ROW_SEALED_SIZE (ROW_PUBLIC_SIZE + BLOB_ROOT_SIZE)
+
+void row_wipe(struct ledger_row *row);
 
 bool row_has_owner(const struct ledger_row *row);
 bool row_has_front_key(const struct ledger_row *row);

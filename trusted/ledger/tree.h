@@ -15,7 +15,7 @@
 #include "base/span.h"
 #include "crypto/hash.h"
 
-#define TREE_LEVELS 13u /* 4,096 leaves */
+#define TREE_LEVELS 15u /* 16,384 leaves */
 #define TREE_LEAVES (1u << (TREE_LEVELS - 1))
 
 struct tree {

@@ -22,8 +22,7 @@ enum channel_step {
 enum due { DUE_ADMISSION = 1, DUE_ANCHORED = 2, DUE_LEASE = 4 };
 
 struct channel {
-    struct peer peer; /* first: it wants the alignment of a TARGETINFO */
-    void *memory;     /* what malloc gave */
+    struct peer peer;
     struct channel *next;
     struct channel *next_due;
     uint64_t number;
@@ -44,17 +43,19 @@ static struct channel **find(struct channels *channels, uint64_t number)
     return place;
 }
 
-static struct ledger_row *row_of(const struct manager *manager, const struct channel *channel)
+/* The caller wipes it. */
+static struct ledger_row row_of(const struct manager *manager, const struct channel *channel)
 {
-    return ledger_at(&manager->ledger, channel->slot);
+    struct ledger_row row;
+    ledger_read(&manager->ledger, channel->slot, &row);
+    return row;
 }
 
 static void free_channel(struct channel *channel)
 {
-    void *memory = channel->memory;
     peer_close(&channel->peer);
     wipe(channel, sizeof *channel);
-    free(memory);
+    free(channel);
 }
 
 static void forget_due(struct channels *channels, const struct channel *channel)
@@ -82,11 +83,10 @@ static struct err add_channel(struct manager *manager, uint64_t number, const st
     struct channel **place = find(channels, number);
     ENSURE(number != 0 && !*place, BAD_VALUE);
     ENSURE(channels->count < MANAGER_CHANNELS_MAX, NO_MEMORY);
-    const size_t alignment = _Alignof(struct channel);
-    uint8_t *memory = malloc(sizeof(struct channel) + alignment - 1);
-    ENSURE(memory, NO_MEMORY);
-    struct channel *channel = (void *)(((uintptr_t)memory + alignment - 1) & ~(uintptr_t)(alignment - 1));
-    *channel = (struct channel){.memory = memory, .number = number, .slot = row->slot};
+    struct channel *channel = calloc(1, sizeof *channel);
+    ENSURE(channel, NO_MEMORY);
+    channel->number = number;
+    channel->slot = row->slot;
     *place = channel;
     channels->count++;
     *out_channel = channel;
@@ -109,13 +109,13 @@ static struct err put_event(struct manager *manager, const struct channel *chann
 {
     uint8_t bytes[MANAGER_K1_HEADER_SIZE + sizeof(uint64_t) + INSTANCE_ID_SIZE];
     struct writer w = writer_of(bytes, sizeof bytes);
-    const struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     TRY(write_u16(&w, event));
     TRY(write_u16(&w, code));
     TRY(write_u32(&w, 0));
     TRY(write_u64(&w, 0));
     TRY(write_u64(&w, channel->number));
-    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
     const struct span parts[] = {writer_span(&w)};
     return outbox_put(manager, store, MANAGER_EFFECT_RECORD, parts, 1, out);
 }
@@ -138,7 +138,7 @@ static struct err challenge(struct manager *manager, struct channel *channel, co
 {
     uint8_t message[PEER_MESSAGE_MAX];
     struct writer w = writer_of(message, sizeof message);
-    TRY(peer_challenge(&manager->crypto, &row->id, row->start + 1, manager->ledger.durable_head, &channel->peer, &w));
+    TRY(peer_challenge(&manager->crypto, &row->id, row->start + 1, manager->ledger.value, &channel->peer, &w));
     return put_message(manager, channel, row->store, writer_span(&w), out);
 }
 
@@ -239,7 +239,7 @@ static struct err write_provision(const struct manager *manager, const struct le
 
 static struct err say_admission(struct manager *manager, struct channel *channel, struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     uint8_t message[PEER_MESSAGE_MAX];
     struct writer w = writer_of(message, sizeof message);
     TRY(peer_admit(&manager->crypto, &channel->peer, &w));
@@ -247,14 +247,14 @@ static struct err say_admission(struct manager *manager, struct channel *channel
 
     struct provision provision DEFER(provision_wipe) = {0};
     w = writer_of(provision.bytes, sizeof provision.bytes);
-    TRY(write_provision(manager, row, channel->front_share, &w));
+    TRY(write_provision(manager, &row, channel->front_share, &w));
     TRY(say(manager, channel, PEER_PROVISION, writer_span(&w), out));
 
     uint8_t state[2 * sizeof(uint64_t) + INSTANCE_ID_SIZE];
     w = writer_of(state, sizeof state);
     TRY(write_u64(&w, channel->number));
-    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
-    TRY(write_u64(&w, row->version));
+    TRY(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
+    TRY(write_u64(&w, row.version));
     const struct span parts[] = {writer_span(&w)};
     channel->step = STEP_OPEN;
     return outbox_put(manager, 0, MANAGER_EFFECT_STATE, parts, 1, out);
@@ -262,11 +262,11 @@ static struct err say_admission(struct manager *manager, struct channel *channel
 
 static struct err say_anchored(struct manager *manager, struct channel *channel, struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     uint8_t fields[sizeof(uint64_t) + SHA256_SIZE];
     struct writer w = writer_of(fields, sizeof fields);
-    TRY(write_u64(&w, row->version));
-    TRY(write_bytes(&w, row->digest, sizeof row->digest));
+    TRY(write_u64(&w, row.version));
+    TRY(write_bytes(&w, row.digest, sizeof row.digest));
     return say(manager, channel, PEER_ANCHORED, writer_span(&w), out);
 }
 
@@ -291,14 +291,14 @@ static struct err say_due(struct manager *manager, struct channel *channel, stru
 /* Says it when what the row says is durable: at once if it is. */
 static struct err owe(struct manager *manager, struct channel *channel, enum due due, struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     if (!channel->due) {
         channel->next_due = manager->channels.due;
         manager->channels.due = channel;
     }
     channel->due |= due;
-    channel->due_store = row->store;
-    if (row->store > manager->ledger.durable) return OK;
+    channel->due_store = row.store;
+    if (row.store > manager->ledger.durable) return OK;
     forget_due(&manager->channels, channel);
     return say_due(manager, channel, out);
 }
@@ -323,32 +323,32 @@ struct err channels_release(struct manager *manager, struct writer *out)
 
 static struct err take_proof(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
 {
-    struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     TRY(peer_check_proof(&manager->crypto, &channel->peer, message, manager_image()->instance));
-    TRY(lifecycle_check(row, ACT_ADMIT));
+    TRY(lifecycle_check(&row, ACT_ADMIT));
     /* Another enclave of this instance may have come and gone since the challenge. */
-    ENSURE(channel->peer.transcript.start == row->start + 1, FENCED);
+    ENSURE(channel->peer.transcript.start == row.start + 1, FENCED);
 
-    lifecycle_step(row, ACT_ADMIT);
-    row->start++;
-    memcpy(row->holder, channel->peer.transcript.holder, sizeof row->holder);
-    memcpy(row->provisioned_by, manager->own.MRENCLAVE, sizeof row->provisioned_by);
-    ledger_changed(&manager->ledger, row);
+    lifecycle_step(&row, ACT_ADMIT);
+    row.start++;
+    memcpy(row.holder, channel->peer.transcript.holder, sizeof row.holder);
+    memcpy(row.provisioned_by, manager->own.MRENCLAVE, sizeof row.provisioned_by);
+    TRY(ledger_change(&manager->ledger, &row));
     channel->step = STEP_ADMITTING;
     return owe(manager, channel, DUE_ADMISSION, out);
 }
 
 static struct err take_resume(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
-    TRY(lifecycle_check(row, ACT_SERVE));
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    TRY(lifecycle_check(&row, ACT_SERVE));
     struct peer_resumption known DEFER(resumption_wipe) = {0};
-    TRY(resumption_of(manager, row, &known));
+    TRY(resumption_of(manager, &row, &known));
     uint8_t answer[PEER_MESSAGE_MAX];
     struct writer w = writer_of(answer, sizeof answer);
     TRY(peer_accept(&manager->crypto, message, &known, &channel->peer, &w));
     channel->step = STEP_ACCEPTED;
-    return put_message(manager, channel, row->store, writer_span(&w), out);
+    return put_message(manager, channel, row.store, writer_span(&w), out);
 }
 
 /* One session for one holder: an older one is over. */
@@ -370,20 +370,20 @@ static struct err end_older(struct manager *manager, const struct channel *newer
 static struct err take_confirm(struct manager *manager, struct channel *channel, struct span message,
                                struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
-    TRY(lifecycle_check(row, ACT_SERVE));
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    TRY(lifecycle_check(&row, ACT_SERVE));
     struct peer_resumption known DEFER(resumption_wipe) = {0};
-    TRY(resumption_of(manager, row, &known));
+    TRY(resumption_of(manager, &row, &known));
     TRY(peer_check_confirmation(&manager->crypto, &known, &channel->peer, message));
     channel->step = STEP_OPEN;
     channel->ready = true; /* before that there is nothing to resume */
     TRY(end_older(manager, channel, out));
-    return put_event(manager, channel, MANAGER_RESUMED, 0, row->store, out);
+    return put_event(manager, channel, MANAGER_RESUMED, 0, row.store, out);
 }
 
 static struct err take_ready(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
 {
-    const struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     ENSURE(fields.size == X25519_SIZE, BAD_VALUE);
     ENSURE(!channel->ready, LINK_ORDER);
     channel->ready = true;
@@ -392,37 +392,37 @@ static struct err take_ready(struct manager *manager, struct channel *channel, s
     struct writer w = writer_of(event, sizeof event);
     TRY(write_u16(&w, MANAGER_STARTED));
     TRY(write_zeros(&w, 14, &padding));
-    TRY(write_bytes(&w, row->id.bytes, sizeof row->id.bytes));
-    TRY(write_u64(&w, row->epoch));
-    TRY(write_u64(&w, row->start));
-    TRY(write_u64(&w, link_kind_of(row))); /* u8, u8[7] 0 */
+    TRY(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
+    TRY(write_u64(&w, row.epoch));
+    TRY(write_u64(&w, row.start));
+    TRY(write_u64(&w, link_kind_of(&row))); /* u8, u8[7] 0 */
     TRY(write_span(&w, fields));
     TRY(write_bytes(&w, manager->own.MRENCLAVE, SGX_HASH_SIZE));
     TRY(write_bytes(&w, channel->peer.other_program, SGX_HASH_SIZE));
     const struct span parts[] = {writer_span(&w)};
-    return outbox_put(manager, row->store, MANAGER_EFFECT_RECORD, parts, 1, out);
+    return outbox_put(manager, row.store, MANAGER_EFFECT_RECORD, parts, 1, out);
 }
 
 static struct err take_commit(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
 {
-    struct ledger_row *row = row_of(manager, channel);
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     struct reader r = reader_of(fields);
     uint64_t version = 0;
     struct span digest;
     TRY(read_u64(&r, &version));
     TRY(read_span(&r, SHA256_SIZE, &digest));
     TRY(reader_end(&r));
-    if (version == row->version && version != 0) { /* said again */
-        ENSURE(memcmp(digest.data, row->digest, SHA256_SIZE) == 0, STATE_OLD);
+    if (version == row.version && version != 0) { /* said again */
+        ENSURE(memcmp(digest.data, row.digest, SHA256_SIZE) == 0, STATE_OLD);
         return owe(manager, channel, DUE_ANCHORED, out);
     }
-    ENSURE(version > row->version, STATE_OLD);
-    ENSURE(version == row->version + 1, BAD_VALUE);
+    ENSURE(version > row.version, STATE_OLD);
+    ENSURE(version == row.version + 1, BAD_VALUE);
     ENSURE(!(channel->due & DUE_ANCHORED), LINK_ORDER);
-    row->version = version;
-    memcpy(row->digest, digest.data, sizeof row->digest);
-    memcpy(row->sealed_by, row->provisioned_by, sizeof row->sealed_by);
-    ledger_changed(&manager->ledger, row);
+    row.version = version;
+    memcpy(row.digest, digest.data, sizeof row.digest);
+    memcpy(row.sealed_by, row.provisioned_by, sizeof row.sealed_by);
+    TRY(ledger_change(&manager->ledger, &row));
     return owe(manager, channel, DUE_ANCHORED, out);
 }
 
@@ -449,7 +449,8 @@ static struct err take_word(struct manager *manager, struct channel *channel, st
     enum peer_word word = 0;
     struct span fields;
     TRY(peer_receive(&channel->peer, message, &word, plaintext, &fields));
-    TRY(lifecycle_check(row_of(manager, channel), ACT_SERVE));
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    TRY(lifecycle_check(&row, ACT_SERVE));
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (words[i].word == word) return words[i].take(manager, channel, fields, out);
     return FAIL(LINK_ORDER);

@@ -22,7 +22,7 @@ struct side {
 };
 
 /* The secrets, as they are sealed. */
-#define GIFT_SIZE (INSTANCE_ID_SIZE + MASTER_SIZE + SHA256_SIZE)
+#define GIFT_SIZE (INSTANCE_ID_SIZE + MASTER_SIZE + ANCHOR_CONFIG_SIZE + ANCHOR_VALUE_SIZE)
 
 struct gift {
     uint8_t bytes[GIFT_SIZE];
@@ -155,7 +155,8 @@ static struct err write_gift(const struct ledger *ledger, struct writer *out)
 {
     TRY(write_bytes(out, ledger->domain.bytes, sizeof ledger->domain.bytes));
     TRY(write_bytes(out, ledger->master, sizeof ledger->master));
-    return write_bytes(out, ledger->durable_head, sizeof ledger->durable_head);
+    TRY(anchor_config_write(&ledger->anchor, out));
+    return write_bytes(out, ledger->value, sizeof ledger->value);
 }
 
 static void wipe_x25519_key(struct x25519_key *key)
@@ -206,7 +207,8 @@ static struct err read_gift(struct span plaintext, const struct manifest *manife
     struct reader r = reader_of(plaintext);
     TRY(read_bytes(&r, out->domain.bytes, sizeof out->domain.bytes));
     TRY(read_bytes(&r, out->master, sizeof out->master));
-    TRY(read_bytes(&r, out->head, sizeof out->head));
+    TRY(anchor_config_parse(&r, &out->anchor));
+    TRY(read_bytes(&r, out->value, sizeof out->value));
     memcpy(out->predecessor, manifest->old, sizeof out->predecessor);
     return reader_end(&r);
 }

@@ -1,10 +1,11 @@
 /*
  * The program of the manager enclave: it decides who an instance is, who holds it, and which of its states is the
- * newest, and says so only when the ledger that says so is durable (abi/manager.h draws its states).
+ * newest, and says so only when the ledger that says so is durable and anchored (abi/manager.h draws its states).
  *
- * Guarantees: one start in the enclave's life; nothing that depends on a store leaves before MANAGER_STORED has named
- * that store; a record of K1 or of a peer session that is not right changes nothing but the session. Not guaranteed:
- * that the ledger it opens is the newest that there was, nor that the host stored what it says it stored.
+ * Guarantees: one start in the enclave's life; nothing that depends on a store leaves before the anchor was seen to have
+ * moved to that store; a ledger that is not where the anchor stands is refused; a record of K1 or of a peer session that
+ * is not right changes nothing but the session. Not guaranteed: more than the kind of the anchor gives
+ * (trusted/anchor/anchor.h), nor that the host stored what it says it stored.
  */
 #include "trusted/manager/manager.h"
 
@@ -33,6 +34,7 @@ static struct err fail_if(struct manager *manager, struct err err)
         ledger_close(&manager->ledger);
         channels_close(&manager->channels);
         outbox_close(&manager->outbox);
+        anchoring_close(&manager->anchoring);
         link_close(&manager->k1);
         wipe(&manager->handover, sizeof manager->handover);
         manager->state = MANAGER_STATE_FAILED;
@@ -40,17 +42,34 @@ static struct err fail_if(struct manager *manager, struct err err)
     return err;
 }
 
-/* The end of each call of a running manager. */
-static struct err end_call(struct manager *manager, struct writer *out)
+static struct err put_store(struct manager *manager, struct writer *out)
 {
-    if (manager->state == MANAGER_STATE_FAILED) return fail_if(manager, FAIL(ENCLAVE_DEAD));
-    if (!ledger_store_due(&manager->ledger)) return OK;
     static uint8_t store[LEDGER_STORE_MAX];
     struct writer w = writer_of(store, sizeof store);
     struct writer payload;
-    TRY(fail_if(manager, ledger_store(&manager->ledger, &w)));
-    TRY(fail_if(manager, effect_begin(out, MANAGER_EFFECT_STORE, w.size, &payload)));
-    return fail_if(manager, write_span(&payload, writer_span(&w)));
+    TRY(ledger_store(&manager->ledger, &w));
+    TRY(effect_begin(out, MANAGER_EFFECT_STORE, w.size, &payload));
+    TRY(write_span(&payload, writer_span(&w)));
+    return anchoring_move(manager, out);
+}
+
+/* vtpmd may finish K1 before the start record is anchored, or after that. */
+static struct err say_ready(struct manager *manager, struct writer *out)
+{
+    uint8_t event[MANAGER_K1_HEADER_SIZE] = {MANAGER_READY};
+    const struct span parts[] = {span_of(event, sizeof event)};
+    if (manager->ready_said || manager->state != MANAGER_STATE_RUNNING || !manager->k1.finish_received) return OK;
+    manager->ready_said = true;
+    return outbox_put(manager, 0, MANAGER_EFFECT_RECORD, parts, 1, out);
+}
+
+/* The end of each call of a manager that is up, or on its way up. */
+static struct err end_call(struct manager *manager, struct writer *out)
+{
+    if (manager->state == MANAGER_STATE_FAILED) return fail_if(manager, FAIL(ENCLAVE_DEAD));
+    TRY(fail_if(manager, say_ready(manager, out)));
+    bool busy = manager->anchoring.step != ANCHORING_NOTHING;
+    return busy || !ledger_store_due(&manager->ledger) ? OK : fail_if(manager, put_store(manager, out));
 }
 
 /* ---- the beginning ---- */
@@ -112,7 +131,8 @@ static struct err open_k1(struct manager *manager, const struct priming *priming
 struct start {
     uint32_t mode;
     struct priming priming;
-    struct span master;
+    struct anchor_choice anchor; /* START_NEW */
+    struct span master;          /* START_OPEN */
     struct span head;
 };
 
@@ -133,6 +153,9 @@ static struct err parse_start(struct span body, struct start *out)
         TRY(read_blob(&r, &out->master));
         TRY(read_blob(&r, &out->head));
         ENSURE(out->master.size > 0 && out->head.size > 0, STATE_MISSING);
+    } else {
+        TRY(anchoring_parse_choice(&r, &out->anchor));
+        ENSURE(out->anchor.owner_auth.size <= ANCHOR_OWNER_AUTH_MAX, TOO_LARGE);
     }
     return reader_end(&r);
 }
@@ -140,22 +163,22 @@ static struct err parse_start(struct span body, struct start *out)
 static struct err start_manager(struct manager *manager, const struct start *start, struct writer *out)
 {
     TRY(init_crypto(manager, &start->priming));
+    TRY(open_k1(manager, &start->priming, out));
     struct ledger_owner owner = ledger_owner_of(manager);
-    if (start->mode == MANAGER_START_NEW)
-        TRY(ledger_new(&owner, &manager->ledger));
-    else
-        TRY(ledger_open(&owner, start->master, start->head, &manager->ledger));
-    manager->state = start->mode == MANAGER_START_NEW ? MANAGER_STATE_RUNNING : MANAGER_STATE_LOADING;
-    return open_k1(manager, &start->priming, out);
+    if (start->mode == MANAGER_START_OPEN) {
+        manager->state = MANAGER_STATE_LOADING;
+        return ledger_open(&owner, start->master, start->head, &manager->ledger);
+    }
+    manager->state = MANAGER_STATE_ANCHORING;
+    TRY(ledger_new(&owner, &manager->ledger));
+    return anchoring_define(manager, &start->anchor, out);
 }
 
 static struct err call_start(void *ctx, struct span body, struct writer *out)
 {
-    struct manager *manager = ctx;
     struct start start = {0};
     TRY(parse_start(body, &start));
-    TRY(fail_if(manager, start_manager(manager, &start, out)));
-    return manager->state == MANAGER_STATE_RUNNING ? end_call(manager, out) : OK;
+    return fail_if(ctx, start_manager(ctx, &start, out));
 }
 
 static struct err load_rows(struct manager *manager, struct reader *r)
@@ -182,8 +205,8 @@ static struct err call_loaded(void *ctx, struct span body, struct writer *out)
     struct manager *manager = ctx;
     (void)body; /* the table says that it is empty */
     TRY(fail_if(manager, ledger_loaded(&manager->ledger)));
-    manager->state = MANAGER_STATE_RUNNING;
-    return end_call(manager, out);
+    manager->state = MANAGER_STATE_ANCHORING;
+    return fail_if(manager, anchoring_read(manager, out));
 }
 
 /* ---- running ---- */
@@ -211,16 +234,24 @@ static struct err call_peer(void *ctx, struct span body, struct writer *out)
     return end_call(manager, out);
 }
 
-static struct err call_stored(void *ctx, struct span body, struct writer *out)
+static struct err take_answer(struct manager *manager, struct span answer, struct writer *out)
+{
+    enum anchoring_step over = ANCHORING_NOTHING;
+    TRY(anchoring_answer(manager, answer, out, &over));
+    if (over != ANCHORING_MOVE) return OK;
+    manager->state = MANAGER_STATE_RUNNING; /* if it was the start record */
+    TRY(channels_release(manager, out));
+    return outbox_release(manager, out);
+}
+
+static struct err call_anchored(void *ctx, struct span body, struct writer *out)
 {
     struct manager *manager = ctx;
     struct reader r = reader_of(body);
     uint64_t number = 0;
     TRY(read_u64(&r, &number));
-    TRY(reader_end(&r));
-    TRY(ledger_stored(&manager->ledger, number));
-    TRY(fail_if(manager, channels_release(manager, out)));
-    TRY(fail_if(manager, outbox_release(manager, out)));
+    ENSURE(manager->anchoring.step != ANCHORING_NOTHING && number == manager->anchoring.number, BAD_VALUE);
+    TRY(fail_if(manager, take_answer(manager, span_of(r.next, r.left), out)));
     return end_call(manager, out);
 }
 
@@ -268,7 +299,7 @@ static struct err call_greet(void *ctx, struct span body, struct writer *out)
     return fail_if(ctx, greet(ctx, &priming, &old, out));
 }
 
-/* The ledger's newest head has to be a durable one: the successor is told its hash. */
+/* The ledger's newest head has to be anchored: the successor is told where the anchor stands with it. */
 static struct err call_give(void *ctx, struct span body, struct writer *out)
 {
     struct manager *manager = ctx;
@@ -282,6 +313,7 @@ static struct err call_give(void *ctx, struct span body, struct writer *out)
     TRY(write_message(writer_span(&w), out));
     ledger_close(&manager->ledger);
     channels_close(&manager->channels);
+    anchoring_close(&manager->anchoring);
     link_close(&manager->k1);
     manager->state = MANAGER_STATE_HANDED_OVER;
     return OK;
@@ -321,6 +353,7 @@ static struct err call_take(void *ctx, struct span body, struct writer *out)
 
 #define START_SIZE     (sizeof(uint32_t) + PRIMING_SIZE + X25519_SIZE)
 #define START_OPEN_MAX (START_SIZE + 2 * sizeof(uint32_t) + 4096u)
+#define ANCHORED_MAX   (sizeof(uint64_t) + ANCHOR_EXCHANGE_MAX)
 #define GREET_SIZE     (PRIMING_SIZE + X25519_SIZE + REPORT_TARGET_SIZE)
 #define TAKE_MAX       (MANIFEST_SIZE + 2 * sizeof(uint32_t) + PEER_MESSAGE_MAX + 4096u)
 
@@ -328,9 +361,9 @@ static const struct door_call calls[] = {
     {MANAGER_START, STATE_BIT(BLANK), START_SIZE, START_OPEN_MAX, call_start},
     {MANAGER_ROWS, STATE_BIT(LOADING), sizeof(uint32_t), CALL_BODY_MAX, call_rows},
     {MANAGER_LOADED, STATE_BIT(LOADING), 0, 0, call_loaded},
-    {MANAGER_RECORD, STATE_BIT(RUNNING), 1, RECORD_MAX, call_record},
+    {MANAGER_RECORD, STATE_BIT(ANCHORING) | STATE_BIT(RUNNING), 1, RECORD_MAX, call_record},
     {MANAGER_PEER, STATE_BIT(RUNNING), sizeof(uint64_t), sizeof(uint64_t) + PEER_MESSAGE_MAX, call_peer},
-    {MANAGER_STORED, STATE_BIT(RUNNING), sizeof(uint64_t), sizeof(uint64_t), call_stored},
+    {MANAGER_ANCHORED, STATE_BIT(ANCHORING) | STATE_BIT(RUNNING), sizeof(uint64_t), ANCHORED_MAX, call_anchored},
     {MANAGER_GREET, STATE_BIT(BLANK), GREET_SIZE, GREET_SIZE, call_greet},
     {MANAGER_GIVE, STATE_BIT(RUNNING), MANIFEST_SIZE, MANIFEST_SIZE + PEER_MESSAGE_MAX, call_give},
     {MANAGER_TAKE, STATE_BIT(SUCCESSOR), MANIFEST_SIZE, TAKE_MAX, call_take},

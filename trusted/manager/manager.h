@@ -3,6 +3,7 @@
 
 #include "link/link.h"
 #include "trusted/ledger/ledger.h"
+#include "trusted/manager/anchoring.h"
 #include "trusted/manager/channels.h"
 #include "trusted/manager/handover.h"
 #include "trusted/manager/outbox.h"
@@ -15,6 +16,7 @@ enum manager_state {
     MANAGER_STATE_SUCCESSOR = 3,
     MANAGER_STATE_HANDED_OVER = 4,
     MANAGER_STATE_FAILED = 5,
+    MANAGER_STATE_ANCHORING = 6,
 };
 
 struct manager {
@@ -22,7 +24,9 @@ struct manager {
     struct crypto crypto;
     struct sgx_report own; /* of this enclave, for nobody */
     struct link k1;
+    bool ready_said; /* the event MANAGER_READY */
     struct ledger ledger;
+    struct anchoring anchoring;
     struct channels channels;
     struct outbox outbox;
     struct owner_nonces nonces;

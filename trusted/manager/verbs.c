@@ -22,22 +22,20 @@ struct request {
     struct writer *effects;
 };
 
-/* The row whose id is next in the arguments; the answer waits for what it says. */
-static struct err read_row(struct manager *manager, struct request *request, struct ledger_row **out_row)
+/* The row whose id is next in the arguments; the answer waits for what it says. The caller wipes it. */
+static struct err read_row(struct manager *manager, struct request *request, struct ledger_row *out_row)
 {
     struct instance_id id;
     TRY(read_bytes(&request->arguments, id.bytes, sizeof id.bytes));
-    struct ledger_row *row = ledger_find(&manager->ledger, &id);
-    ENSURE(row, NO_INSTANCE);
-    request->store = row->store;
-    *out_row = row;
+    TRY(ledger_find(&manager->ledger, &id, out_row));
+    request->store = out_row->store;
     return OK;
 }
 
 /* The end of each verb that changed a row. */
 static struct err changed(struct manager *manager, struct request *request, struct ledger_row *row)
 {
-    ledger_changed(&manager->ledger, row);
+    TRY(ledger_change(&manager->ledger, row));
     request->store = row->store;
     return manager_broken(manager, row_write(row, &request->results));
 }
@@ -58,11 +56,6 @@ static struct err draw_unused_id(const struct ledger *ledger, struct instance_id
     return ledger_check_label(ledger, text);
 }
 
-static void row_wipe(struct ledger_row *row)
-{
-    wipe(row, sizeof *row);
-}
-
 static struct err create(struct manager *manager, struct request *request)
 {
     struct ledger_row row DEFER(row_wipe) = {.state = MANAGER_PROVISIONED, .created = clock_now()};
@@ -77,9 +70,9 @@ static struct err create(struct manager *manager, struct request *request)
     TRY(ledger_check_label(&manager->ledger, row.label));
     TRY(draw_unused_id(&manager->ledger, &row.id));
     entropy_fill(row.root_key, sizeof row.root_key);
-    struct ledger_row *added = NULL;
-    TRY(ledger_add(&manager->ledger, &row, &added));
-    return changed(manager, request, added);
+    TRY(ledger_add(&manager->ledger, &row));
+    request->store = row.store;
+    return manager_broken(manager, row_write(&row, &request->results));
 }
 
 static struct err put_create_enclave(struct manager *manager, const struct ledger_row *row, struct writer *effects)
@@ -95,37 +88,37 @@ static struct err put_create_enclave(struct manager *manager, const struct ledge
 
 static struct err start_instance(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     TRY(read_row(manager, request, &row));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_START));
-    lifecycle_step(row, ACT_START);
-    TRY(changed(manager, request, row));
-    return put_create_enclave(manager, row, request->effects);
+    TRY(lifecycle_check(&row, ACT_START));
+    lifecycle_step(&row, ACT_START);
+    TRY(changed(manager, request, &row));
+    return put_create_enclave(manager, &row, request->effects);
 }
 
 static struct err attach(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     uint64_t channel = 0;
     uint8_t front_share[X25519_SIZE];
     TRY(read_row(manager, request, &row));
     TRY(read_u64(&request->arguments, &channel));
     TRY(read_bytes(&request->arguments, front_share, sizeof front_share));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_ATTACH));
-    return channel_attach(manager, channel, row, front_share, request->effects);
+    TRY(lifecycle_check(&row, ACT_ATTACH));
+    return channel_attach(manager, channel, &row, front_share, request->effects);
 }
 
 static struct err reattach(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     uint64_t channel = 0;
     TRY(read_u64(&request->arguments, &channel));
     TRY(read_row(manager, request, &row));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_SERVE));
-    return channel_reattach(manager, channel, row);
+    TRY(lifecycle_check(&row, ACT_SERVE));
+    return channel_reattach(manager, channel, &row);
 }
 
 static struct err detach(struct manager *manager, struct request *request)
@@ -158,74 +151,74 @@ static struct err check_receipt(const struct crypto *crypto, const struct ledger
 static struct err stopped(struct manager *manager, struct request *request)
 {
     struct span receipt;
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     struct reader all = request->arguments;
     TRY(read_span(&all, PEER_RECEIPT_SIZE, &receipt));
     TRY(reader_end(&all));
     TRY(read_span(&request->arguments, sizeof PEER_RECEIPT_LABEL, &(struct span){0}));
     TRY(read_row(manager, request, &row));
-    TRY(lifecycle_check(row, ACT_STOPPED));
-    TRY(check_receipt(&manager->crypto, row, receipt));
-    lifecycle_step(row, ACT_STOPPED);
-    memset(row->holder, 0, sizeof row->holder);
-    TRY(changed(manager, request, row));
-    return channels_end(manager, row, 0, request->effects);
+    TRY(lifecycle_check(&row, ACT_STOPPED));
+    TRY(check_receipt(&manager->crypto, &row, receipt));
+    lifecycle_step(&row, ACT_STOPPED);
+    memset(row.holder, 0, sizeof row.holder);
+    TRY(changed(manager, request, &row));
+    return channels_end(manager, &row, 0, request->effects);
 }
 
 /* A start that nobody was admitted to is called off: no holder is lost by it. */
 static struct err declare_dead(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     TRY(read_row(manager, request, &row));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_DECLARE_DEAD));
-    if (row->state == MANAGER_HELD) {
-        row->epoch++;
-        row->deaths++;
-        memset(row->holder, 0, sizeof row->holder);
+    TRY(lifecycle_check(&row, ACT_DECLARE_DEAD));
+    if (row.state == MANAGER_HELD) {
+        row.epoch++;
+        row.deaths++;
+        memset(row.holder, 0, sizeof row.holder);
     }
-    lifecycle_step(row, ACT_DECLARE_DEAD);
-    TRY(changed(manager, request, row));
-    return channels_end(manager, row, ERR_FENCED, request->effects);
+    lifecycle_step(&row, ACT_DECLARE_DEAD);
+    TRY(changed(manager, request, &row));
+    return channels_end(manager, &row, ERR_FENCED, request->effects);
 }
 
 static struct err challenge(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     uint8_t nonce[OWNER_NONCE_SIZE];
     TRY(read_row(manager, request, &row));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_CHALLENGE));
-    owner_challenge(&manager->nonces, row, nonce);
+    TRY(lifecycle_check(&row, ACT_CHALLENGE));
+    owner_challenge(&manager->nonces, &row, nonce);
     return write_bytes(&request->results, nonce, sizeof nonce);
 }
 
 static struct err delete (struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     uint8_t signature[ED25519_SIGNATURE_SIZE];
     TRY(read_row(manager, request, &row));
     TRY(read_bytes(&request->arguments, signature, sizeof signature));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(row, ACT_DELETE));
-    TRY(owner_check(&manager->nonces, &manager->ledger, row, MANAGER_DELETE, span_empty(), signature));
-    lifecycle_step(row, ACT_DELETE);
-    row->epoch++;
-    row->version = 0; /* the store removes the states */
-    memset(row->digest, 0, sizeof row->digest);
-    memset(row->sealed_by, 0, sizeof row->sealed_by);
-    memset(row->provisioned_by, 0, sizeof row->provisioned_by);
-    wipe(row->root_key, sizeof row->root_key);
-    TRY(changed(manager, request, row));
-    return channels_end(manager, row, ERR_DELETED, request->effects);
+    TRY(lifecycle_check(&row, ACT_DELETE));
+    TRY(owner_check(&manager->nonces, &manager->ledger, &row, MANAGER_DELETE, span_empty(), signature));
+    lifecycle_step(&row, ACT_DELETE);
+    row.epoch++;
+    row.version = 0; /* the store removes the states */
+    memset(row.digest, 0, sizeof row.digest);
+    memset(row.sealed_by, 0, sizeof row.sealed_by);
+    memset(row.provisioned_by, 0, sizeof row.provisioned_by);
+    wipe(row.root_key, sizeof row.root_key);
+    TRY(changed(manager, request, &row));
+    return channels_end(manager, &row, ERR_DELETED, request->effects);
 }
 
 static struct err show(struct manager *manager, struct request *request)
 {
-    struct ledger_row *row = NULL;
+    struct ledger_row row DEFER(row_wipe) = {0};
     TRY(read_row(manager, request, &row));
     TRY(reader_end(&request->arguments));
-    return row_write(row, &request->results);
+    return row_write(&row, &request->results);
 }
 
 static struct err list(struct manager *manager, struct request *request)
@@ -236,28 +229,21 @@ static struct err list(struct manager *manager, struct request *request)
     TRY(read_u32(&request->arguments, &reserved));
     TRY(reader_end(&request->arguments));
     ENSURE(reserved == 0, BAD_VALUE);
-    uint32_t slots = manager->ledger.slots;
+    uint32_t slots = ledger_slots(&manager->ledger);
     uint32_t left = first < slots ? slots - first : 0;
     uint32_t count = left < MANAGER_LIST_MAX ? left : MANAGER_LIST_MAX;
     TRY(write_u32(&request->results, count));
     TRY(write_u32(&request->results, count < left ? first + count : 0));
     for (uint32_t slot = first; slot < first + count; slot++) {
-        const struct ledger_row *row = ledger_at(&manager->ledger, slot);
-        if (row->store > request->store) request->store = row->store;
-        TRY(row_write(row, &request->results));
+        struct ledger_row row DEFER(row_wipe) = {0};
+        ledger_read(&manager->ledger, slot, &row);
+        if (row.store > request->store) request->store = row.store;
+        TRY(row_write(&row, &request->results));
     }
     return OK;
 }
 
-static uint32_t count_in_state(const struct ledger *ledger, enum manager_instance_state state)
-{
-    uint32_t count = 0;
-    for (uint32_t slot = 0; slot < ledger->slots; slot++)
-        count += ledger_at(ledger, slot)->state == state;
-    return count;
-}
-
-/* Version and root are those of the newest durable head. */
+/* Version, root and counts are those of the newest durable head. */
 static struct err status(struct manager *manager, struct request *request)
 {
     const struct ledger *ledger = &manager->ledger;
@@ -269,11 +255,14 @@ static struct err status(struct manager *manager, struct request *request)
     TRY(write_bytes(w, manager->own.MRSIGNER, SGX_HASH_SIZE));
     TRY(write_bytes(w, manager_image()->release_key, SHA256_SIZE));
     TRY(write_u32(w, ledger->security_version));
-    TRY(write_u32(w, ledger->slots));
-    TRY(write_u32(w, count_in_state(ledger, MANAGER_HELD)));
-    TRY(write_u32(w, count_in_state(ledger, MANAGER_DELETED)));
+    TRY(write_u32(w, ledger->counts.slots));
+    TRY(write_u32(w, ledger->counts.held));
+    TRY(write_u32(w, ledger->counts.deleted));
     TRY(write_u64(w, ledger->durable));
-    return write_bytes(w, ledger->root, sizeof ledger->root);
+    TRY(write_bytes(w, ledger->root, sizeof ledger->root));
+    TRY(write_u32(w, ledger->anchor.kind));
+    TRY(write_u32(w, ledger->anchor.nv_index));
+    return write_bytes(w, ledger->value, sizeof ledger->value);
 }
 
 static struct err run(struct manager *manager, uint16_t verb, struct request *request)
@@ -295,6 +284,7 @@ static struct err run(struct manager *manager, uint16_t verb, struct request *re
         {MANAGER_LIST, list},
         {MANAGER_STATUS, status},
     };
+    ENSURE(manager->state == MANAGER_STATE_RUNNING, CALL_BUSY);
     /* A connection that is gone is forgotten whatever waits. */
     ENSURE(!outbox_full(&manager->outbox) || verb == MANAGER_DETACH, CALL_BUSY);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)

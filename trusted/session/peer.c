@@ -159,9 +159,11 @@ _Static_assert(SHA512_SIZE == SGX_REPORTDATA_SIZE, "REPORTDATA is one SHA-512");
 static struct err write_report(const struct crypto *crypto, const struct peer *peer, struct writer *w)
 {
     uint8_t reportdata[SGX_REPORTDATA_SIZE];
+    struct sgx_targetinfo target = {0};
     struct sgx_report report;
     TRY(make_reportdata(crypto, &peer->transcript, peer->role, reportdata));
-    sgx_ereport(&peer->target, reportdata, &report);
+    memcpy(&target, peer->target, sizeof peer->target);
+    sgx_ereport(&target, reportdata, &report);
     return write_bytes(w, &report, SGX_REPORT_SIZE);
 }
 
@@ -170,12 +172,14 @@ static struct err check_report(const struct crypto *crypto, struct peer *peer, s
                                const uint8_t *MRENCLAVE)
 {
     uint8_t reportdata[SGX_REPORTDATA_SIZE];
+    struct sgx_targetinfo target;
     struct sgx_report verified;
     TRY(make_reportdata(crypto, &peer->transcript, other_role(peer->role), reportdata));
     struct report_expected expected = {.MRENCLAVE = MRENCLAVE, .ISVPRODID = ISVPRODID, .reportdata = reportdata};
     TRY(report_verify(crypto, report, &expected, &verified));
     memcpy(peer->other_program, verified.MRENCLAVE, sizeof peer->other_program);
-    report_target_of(&verified, &peer->target);
+    report_target_of(&verified, &target);
+    memcpy(peer->target, &target, sizeof peer->target);
     return OK;
 }
 
@@ -218,10 +222,12 @@ static struct err read_challenge(struct span message, struct peer *peer)
 {
     struct reader r = reader_of(message);
     struct peer_transcript *t = &peer->transcript;
+    struct sgx_targetinfo checked;
     struct span target;
     TRY(read_kind(&r, PEER_CHALLENGE));
     TRY(read_span(&r, REPORT_TARGET_SIZE, &target));
-    TRY(report_parse_target(target, &peer->target));
+    TRY(report_parse_target(target, &checked));
+    memcpy(peer->target, target.data, sizeof peer->target);
     TRY(read_share(&r, peer));
     TRY(read_bytes(&r, t->instance.bytes, sizeof t->instance.bytes));
     TRY(read_u64(&r, &t->start));

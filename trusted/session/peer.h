@@ -16,6 +16,7 @@
 #include "crypto/curve.h"
 #include "crypto/hash.h"
 #include "link/record.h"
+#include "trusted/session/report.h"
 
 /* What the exchange is about; both ends hold it until the records begin. */
 struct peer_transcript {
@@ -42,7 +43,7 @@ struct peer {
     struct peer_transcript transcript;
     struct x25519_key own;
     uint8_t other_program[SGX_HASH_SIZE]; /* MRENCLAVE of the other end, verified */
-    struct sgx_targetinfo target;         /* of the other end */
+    uint8_t target[REPORT_TARGET_SIZE];   /* TARGETINFO of the other end; the rest of it is zeros */
     struct record_session records;        /* open once PEER_ESTABLISHED */
 };
 

@@ -12,6 +12,7 @@ struct line {
 
 #define CAPTION_WIDTH 20
 #define TEXT_WIDTH    75
+#define SHORT_VALUE   16 /* hexadecimal digits; --json has all of them */
 
 /* Sentences are broken between words; a word that is longer, such as a path, stays whole. */
 static void print_line(const char *caption, const char *text, FILE *out)
@@ -109,7 +110,7 @@ void ctl_show_list(const json_t *instances, FILE *out)
 
 void ctl_show_status(const json_t *status, FILE *out)
 {
-    static const struct line lines[] = {
+    static const struct line first[] = {
         {"vtpmd", "version"},
         {"running for seconds", "uptime"},
         {"device", "device"},
@@ -123,15 +124,19 @@ void ctl_show_status(const json_t *status, FILE *out)
         {"release key", "manager.release-key"},
         {"anchor", "anchor"},
         {"", "anchor-limits"},
-        {"recovery", "recovery"},
-        {"ledger version", "ledger.version"},
-        {"ledger root", "ledger.root"},
-        {"ledger slots", "ledger.slots"},
-        {"of them deleted", "ledger.deleted"},
-        {"running", "instances.running"},
+        {"anchor's place", "anchor-place"},
+        {"anchor's NV index", "anchor-nv-index"},
+    };
+    static const struct line second[] = {
+        {"recovery", "recovery"},         {"ledger version", "ledger.version"},  {"ledger root", "ledger.root"},
+        {"ledger slots", "ledger.slots"}, {"of them deleted", "ledger.deleted"}, {"running", "instances.running"},
         {"failed", "instances.failed"},
     };
-    print_lines(lines, sizeof lines / sizeof *lines, status, out);
+    print_lines(first, sizeof first / sizeof *first, status, out);
+    struct shown value = shown_member(status, "anchor-value");
+    value.text[SHORT_VALUE] = 0;
+    print_line("anchor's value", value.text, out);
+    print_lines(second, sizeof second / sizeof *second, status, out);
     /* Acts are the operator's unless an instance names an owner: that is said for each, not for the daemon. */
     print_line("owner", "of each instance: vtpmctl show", out);
 }

@@ -27,6 +27,7 @@ struct queue {
 
 struct committer {
     struct store *store;
+    struct anchor_host *anchor;
     sd_event_source *source;
     int done_fd; /* eventfd: something is in done */
     pthread_t thread;
@@ -83,21 +84,30 @@ static bool pause_for(struct committer *c, unsigned msec)
     return go_on;
 }
 
+static bool is_worth_another_try(struct err result)
+{
+    return result.code == ERR_STORE_IO || result.code == ERR_ANCHOR_IO;
+}
+
+static void complain(const struct committer *c, struct err result)
+{
+    const bool store = result.code == ERR_STORE_IO;
+    log_line(LOG_LEVEL_ERROR, "%s (%s); whoever waits for it goes on waiting and it is tried again: see to the %s",
+             err_sentence(result), store ? store_error(c->store) : anchor_host_error(c->anchor),
+             store ? "disk of the state directory" : "anchor");
+}
+
 static struct err run_until_done(struct committer *c, const struct committer_job *job)
 {
-    bool complained = false;
+    struct err complained = OK;
     for (unsigned pause = FIRST_PAUSE_MSEC;; pause = pause * 2 < PAUSE_MAX_MSEC ? pause * 2 : PAUSE_MAX_MSEC) {
-        struct err result = job->run(job->ctx, c->store);
-        if (result.code != ERR_STORE_IO) {
-            if (complained) log_line(LOG_LEVEL_NOTICE, "the store can be read and written again");
+        struct err result = job->run(job->ctx, c->store, c->anchor);
+        if (!is_worth_another_try(result)) {
+            if (complained.code) log_line(LOG_LEVEL_NOTICE, "the store and the anchor can be used again");
             return result;
         }
-        if (!complained)
-            log_line(LOG_LEVEL_ERROR,
-                     "%s (%s); whoever waits for it goes on waiting and it is tried again: see to the disk of the "
-                     "state directory",
-                     err_sentence(result), store_error(c->store));
-        complained = true;
+        if (complained.code != result.code) complain(c, result);
+        complained = result;
         if (!pause_for(c, pause)) return result;
     }
 }
@@ -166,11 +176,13 @@ static struct err start_thread(struct committer *c)
     return OK;
 }
 
-struct err committer_open(sd_event *event, struct store *store, struct committer **out_committer)
+struct err committer_open(sd_event *event, struct store *store, struct anchor_host *anchor,
+                          struct committer **out_committer)
 {
     struct committer *c = calloc(1, sizeof *c);
     ENSURE(c, NO_MEMORY);
     c->store = store;
+    c->anchor = anchor;
     c->waiting.end = &c->waiting.first;
     c->done.end = &c->done.first;
     c->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -1,8 +1,9 @@
 /*
- * The thread that reads and writes the store once vtpmd serves, so that a disk that stalls does not stall the loop.
+ * The thread that reads and writes the store and the anchor once vtpmd serves, so that a disk or a TPM that stalls does
+ * not stall the loop.
  *
- * Guarantees: jobs run one at a time and in their order; one that fails with ERR_STORE_IO is run again, at growing
- * distances of up to a second, until it succeeds or the committer is closed, and what comes behind it waits; its end is
+ * Guarantees: jobs run one at a time and in their order; one that fails with ERR_STORE_IO or ERR_ANCHOR_IO is run again,
+ * at growing distances of up to a second, until it succeeds or the committer is closed, and what comes behind it waits; its end is
  * reported on the loop's thread. It does not guarantee when: a system call that hangs cannot be called back, and
  * committer_close waits for it.
  */
@@ -10,6 +11,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "untrusted/anchor/anchor_host.h"
 #include "untrusted/store/store.h"
 
 struct committer;
@@ -17,13 +19,14 @@ struct committer;
 struct committer_job {
     void *ctx;
     /* On the committer's thread. */
-    struct err (*run)(void *ctx, struct store *store);
-    /* On the loop's thread, once. ERR_STORE_IO: the committer was closed before it succeeded. */
+    struct err (*run)(void *ctx, struct store *store, struct anchor_host *anchor);
+    /* On the loop's thread, once. ERR_STORE_IO, ERR_ANCHOR_IO: the committer was closed before it succeeded. */
     void (*done)(void *ctx, struct err result);
 };
 
-/* The store is the committer's until committer_close. ERR_NO_MEMORY, ERR_SYSTEM. */
-struct err committer_open(sd_event *event, struct store *store, struct committer **out_committer);
+/* Store and anchor are the committer's until committer_close. ERR_NO_MEMORY, ERR_SYSTEM. */
+struct err committer_open(sd_event *event, struct store *store, struct anchor_host *anchor,
+                          struct committer **out_committer);
 
 /* ERR_NO_MEMORY: done is not called. */
 struct err committer_submit(struct committer *committer, const struct committer_job *job);

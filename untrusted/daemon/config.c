@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,14 @@
 
 #define COMMIT_TIMEOUT_DEFAULT 20u
 #define COMMIT_TIMEOUT_MAX     3600u
+#define ANCHOR_TPM_DEFAULT     "device:/dev/tpmrm0"
+#define NV_INDEX_DEFAULT       0x01800100u
+#define NV_INDEX_MIN           0x01800000u /* the owner's, by TCG's registry of reserved handles */
+#define NV_INDEX_MAX           0x01BFFFFFu
+#define RATE_MAX               10000u
+#define RATE_OF_KIND           UINT_MAX /* until the kind of the anchor is known */
+#define TPM_ANCHOR_RATE        10u
+#define TPM_COMMIT_RATE        5u
 #define LINE_SIZE              4096u
 
 const char config_help[] =
@@ -94,6 +103,34 @@ static struct err set_rebuild(void *field, const char *value, const struct origi
     return set_choice(field, value, "automatic", "manual", from);
 }
 
+static struct err set_anchor(void *field, const char *value, const struct origin *from)
+{
+    bool is_file = false;
+    TRY(set_choice(&is_file, value, "file", "tpm", from));
+    *(enum anchor_kind *)field = is_file ? ANCHOR_FILE : ANCHOR_TPM;
+    return OK;
+}
+
+static struct err set_rate(void *field, const char *value, const struct origin *from)
+{
+    char *end = NULL;
+    unsigned long rate = strtoul(value, &end, 10);
+    if (!isdigit((unsigned char)*value) || *end || rate > RATE_MAX)
+        return complain(from, "this wants 0 (no limit) to 10000 a second, not", value);
+    *(unsigned *)field = (unsigned)rate;
+    return OK;
+}
+
+static struct err set_nv_index(void *field, const char *value, const struct origin *from)
+{
+    char *end = NULL;
+    unsigned long index = strtoul(value, &end, 16);
+    if (strncmp(value, "0x", 2) != 0 || *end || index < NV_INDEX_MIN || index > NV_INDEX_MAX)
+        return complain(from, "this wants an NV index of the owner, 0x01800000 to 0x01bfffff, not", value);
+    *(uint32_t *)field = (uint32_t)index;
+    return OK;
+}
+
 /* The keys of the file; those with `option` are options of the same name too, which go before the file. */
 static const struct row {
     const char *key;
@@ -112,6 +149,12 @@ static const struct row {
     {"ordinary-memory", no_argument, true, offsetof(struct config, ordinary_memory), set_yes_no},
     {"admin-group", 0, false, offsetof(struct config, admin_group), set_text},
     {"commit-timeout", 0, false, offsetof(struct config, commit_timeout), set_seconds},
+    {"anchor", 0, false, offsetof(struct config, anchor), set_anchor},
+    {"anchor-file", 0, false, offsetof(struct config, anchor_file), set_path},
+    {"anchor-tpm", 0, false, offsetof(struct config, anchor_tpm), set_text},
+    {"anchor-nv-index", 0, false, offsetof(struct config, anchor_nv_index), set_nv_index},
+    {"anchor-rate", 0, false, offsetof(struct config, anchor_rate), set_rate},
+    {"commit-rate", 0, false, offsetof(struct config, commit_rate), set_rate},
     {"rebuild", 0, false, offsetof(struct config, rebuild), set_rebuild},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
@@ -224,12 +267,28 @@ static struct err set_defaults(struct config *config)
     static const struct origin built_in = {.name = "default"};
     config->commit_timeout = COMMIT_TIMEOUT_DEFAULT;
     config->rebuild = true;
+    config->anchor = ANCHOR_FILE;
+    config->anchor_nv_index = NV_INDEX_DEFAULT;
+    config->anchor_rate = RATE_OF_KIND;
+    config->commit_rate = RATE_OF_KIND;
+    TRY(set_text(&config->anchor_tpm, ANCHOR_TPM_DEFAULT, &built_in));
     TRY(set_text(&config->state_dir, "/var/lib/vtpm", &built_in));
     TRY(set_text(&config->run_dir, "/run/vtpm", &built_in));
     TRY(set_text(&config->cpu, CPU_SOCKET_DEFAULT, &built_in));
     TRY(set_text(&config->manager_image, VTPM_MANAGER_IMAGE_DEFAULT, &built_in));
     TRY(set_text(&config->instance_image, VTPM_INSTANCE_IMAGE_DEFAULT, &built_in));
     return set_text(&config->instance_program, VTPM_INSTANCE_PROGRAM_DEFAULT, &built_in);
+}
+
+/* The defaults that depend on what was given. */
+static struct err set_anchor_defaults(struct config *config)
+{
+    const bool is_tpm = config->anchor == ANCHOR_TPM;
+    if (config->anchor_rate == RATE_OF_KIND) config->anchor_rate = is_tpm ? TPM_ANCHOR_RATE : 0;
+    if (config->commit_rate == RATE_OF_KIND) config->commit_rate = is_tpm ? TPM_COMMIT_RATE : 0;
+    if (config->anchor_file) return OK;
+    ENSURE(asprintf(&config->anchor_file, "%s/anchor", config->state_dir) >= 0, NO_MEMORY);
+    return OK;
 }
 
 static struct err load(const struct given *given, struct config *config)
@@ -243,7 +302,7 @@ static struct err load(const struct given *given, struct config *config)
         if (given->values[i]) TRY(set(config, &rows[i], given->values[i], &from));
     }
     config->init = given->init;
-    return OK;
+    return set_anchor_defaults(config);
 }
 
 struct err config_load(int argc, char **argv, enum config_action *out_action, struct config *out_config)

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "abi/anchor.h"
 #include "base/err.h"
 
 struct config {
@@ -23,6 +24,12 @@ struct config {
     char *user;        /* NULL: none was named */
     char *admin_group; /* NULL: the group that vtpmd runs as */
     unsigned commit_timeout;
+    enum anchor_kind anchor;
+    char *anchor_file;
+    char *anchor_tpm; /* a TCTI of tpm2-tss */
+    uint32_t anchor_nv_index;
+    unsigned anchor_rate; /* moves a second; 0: as many as there are */
+    unsigned commit_rate; /* of one instance, a second; 0: as many as there are */
     bool ordinary_memory;
     bool rebuild; /* dead instances are rebuilt without being asked */
     bool init;    /* make the store and end */

@@ -11,7 +11,9 @@
 #include "untrusted/front/address.h"
 #include "untrusted/host/log.h"
 
-#define PATH_SIZE 128u
+#define PATH_SIZE         128u
+#define USEC_PER_SEC      UINT64_C(1000000)
+#define COMMIT_BURST_USEC (10 * USEC_PER_SEC) /* of commits at commit-rate that may come at once */
 
 /* --- sending -------------------------------------------------------------------------------------------------------
  */
@@ -66,6 +68,7 @@ void connections_close(struct connection *connection)
     struct supervisor *s = connection->supervisor;
     if (!connection->line) return;
     connection->hello = sd_event_source_disable_unref(connection->hello);
+    connection->pause = sd_event_source_disable_unref(connection->pause);
     line_close(&connection->line);
     s->connections[connection->index] = NULL;
     if (connection->channel && !s->ending) {
@@ -113,8 +116,9 @@ struct process_job {
     struct store_process identity;
 };
 
-static struct err store_process_job(void *ctx, struct store *store)
+static struct err store_process_job(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     const struct process_job *job = ctx;
     return store_write_process(store, &job->id, &job->identity);
 }
@@ -253,6 +257,30 @@ static struct err copy_candidate(struct instance *instance, uint64_t version, st
     return OK;
 }
 
+static int on_paused(sd_event_source *source, uint64_t usec, void *ctx)
+{
+    (void)source, (void)usec;
+    struct connection *c = ctx;
+    c->pause = sd_event_source_disable_unref(c->pause);
+    line_pause(c->line, false);
+    return 0;
+}
+
+/* A token bucket, as the time until which it is used up: the commit is taken, and the next one waits if need be. */
+static struct err pay_for_commit(struct connection *c)
+{
+    const struct supervisor *s = c->supervisor;
+    const uint64_t now = lifecycle_now_usec();
+    uint64_t *paid = &c->instance->commits_paid;
+    if (!s->config->commit_rate) return OK;
+    *paid = (*paid > now ? *paid : now) + USEC_PER_SEC / s->config->commit_rate;
+    if (*paid <= now + COMMIT_BURST_USEC) return OK;
+    line_pause(c->line, true);
+    ENSURE(sd_event_add_time(s->event, &c->pause, CLOCK_MONOTONIC, *paid - COMMIT_BURST_USEC, 1, on_paused, c) >= 0,
+           SYSTEM);
+    return OK;
+}
+
 /* Frames come from the loop, so the manager has judged the message when manager_peer returns: it closed the channel, or
  * asked for the store with this state, or will ask for it. */
 static struct err take_commit(struct connection *c, struct span body)
@@ -265,6 +293,7 @@ static struct err take_commit(struct connection *c, struct span body)
     ENSURE(channel, PROTOCOL);
     TRY(wire_parse_commit(body, &version, &state, &message));
     ENSURE(state.size <= STATE_MAX, TOO_LARGE);
+    TRY(pay_for_commit(c));
     if (version > instance->recorded) TRY(copy_candidate(instance, version, state));
     struct err result = manager_peer(c->supervisor->manager, channel, message);
     bool accepted = !result.code && connections_find(instance->supervisor, channel);

@@ -3,7 +3,8 @@
  *
  * Guarantees: only root, vtpmd's own user and the user of the instances are listened to; one that does not say who it
  * is within HELLO_SECONDS is closed; each frame is parsed strictly and only at the point of the conversation where it
- * belongs, a few at a time, so that one that floods holds up no other. It does not guarantee that whoever connects is an
+ * belongs, a few at a time, so that one that floods holds up no other; one whose instance commits faster than commit-rate
+ * for ten seconds is not listened to until it is within it again. It does not guarantee that whoever connects is an
  * enclave: that is for the manager to find out.
  */
 #pragma once
@@ -18,6 +19,7 @@ struct connection {
     struct supervisor *supervisor;
     struct line *line;
     sd_event_source *hello; /* until it is greeted */
+    sd_event_source *pause; /* its instance commits faster than commit-rate */
     size_t index;           /* in supervisor->connections */
     uint64_t channel;       /* 0: the manager does not know it */
     pid_t pid;

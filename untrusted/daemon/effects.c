@@ -84,7 +84,7 @@ static struct err parse_row(struct reader *r, struct store_row *row)
 static struct err parse_store(struct reader *r, struct effects *effects, struct effect *effect)
 {
     uint32_t count = 0;
-    ENSURE(effects->head.size == 0, BAD_VALUE); /* at most one */
+    ENSURE(effects->head.size == 0 && !effects->anchored, BAD_VALUE); /* at most one, and its ANCHOR is behind it */
     TRY(read_u64(r, &effect->number));
     TRY(read_u32(r, &count));
     TRY(read_padding(r, 4));
@@ -95,7 +95,29 @@ static struct err parse_store(struct reader *r, struct effects *effects, struct 
     for (uint32_t i = 0; i < count; i++)
         TRY(parse_row(r, &effects->rows[i]));
     effects->row_count = count;
+    effects->store_number = effect->number;
     return OK;
+}
+
+static struct err read_anchor_kind(uint32_t number, enum anchor_kind *out_kind)
+{
+    ENSURE(number == ANCHOR_FILE || number == ANCHOR_TPM, BAD_VALUE);
+    *out_kind = number;
+    return OK;
+}
+
+static struct err parse_anchor(struct reader *r, struct effects *effects, struct effect *effect)
+{
+    uint8_t kind = 0;
+    ENSURE(!effects->anchored, BAD_VALUE); /* at most one */
+    effects->anchored = true;
+    TRY(read_u64(r, &effect->number));
+    TRY(read_u8(r, &kind));
+    TRY(read_padding(r, 7));
+    TRY(read_anchor_kind(kind, &effect->anchor));
+    ENSURE(effects->head.size == 0 || effects->store_number == effect->number, BAD_VALUE);
+    ENSURE(r->left <= ANCHOR_EXCHANGE_MAX, TOO_LARGE);
+    return parse_bytes(r, effects, effect);
 }
 
 static struct err parse_close(struct reader *r, struct effects *effects, struct effect *effect)
@@ -108,10 +130,11 @@ static struct err parse_close(struct reader *r, struct effects *effects, struct 
 }
 
 static struct err (*const parsers[])(struct reader *r, struct effects *effects, struct effect *effect) = {
-    [MANAGER_EFFECT_LINK] = parse_link,   [MANAGER_EFFECT_RECORD] = parse_bytes,
-    [MANAGER_EFFECT_SEND] = parse_send,   [MANAGER_EFFECT_CREATE_ENCLAVE] = parse_create_enclave,
-    [MANAGER_EFFECT_STATE] = parse_state, [MANAGER_EFFECT_STORE] = parse_store,
-    [MANAGER_EFFECT_CLOSE] = parse_close, [MANAGER_EFFECT_MESSAGE] = parse_bytes,
+    [MANAGER_EFFECT_LINK] = parse_link,     [MANAGER_EFFECT_RECORD] = parse_bytes,
+    [MANAGER_EFFECT_SEND] = parse_send,     [MANAGER_EFFECT_CREATE_ENCLAVE] = parse_create_enclave,
+    [MANAGER_EFFECT_STATE] = parse_state,   [MANAGER_EFFECT_STORE] = parse_store,
+    [MANAGER_EFFECT_CLOSE] = parse_close,   [MANAGER_EFFECT_MESSAGE] = parse_bytes,
+    [MANAGER_EFFECT_ANCHOR] = parse_anchor,
 };
 
 static struct err parse_effect(struct reader *r, struct effects *effects)
@@ -149,10 +172,12 @@ struct err effects_parse(struct span output, struct effects *out_effects, bool *
     *out_parsed = false;
     out_effects->count = 0;
     out_effects->row_count = 0;
+    out_effects->anchored = false;
     out_effects->head = out_effects->master = span_empty();
     TRY(parse_head(&r, &code));
     while (r.left)
         TRY(parse_effect(&r, out_effects));
+    ENSURE(out_effects->head.size == 0 || out_effects->anchored, BAD_VALUE);
     *out_parsed = true;
     return (struct err){(uint16_t)code};
 }
@@ -203,6 +228,7 @@ struct err effects_read_row(struct reader *r, struct manager_row *out_row)
 struct err effects_read_status(struct reader *r, struct manager_status *out_status)
 {
     struct manager_status status = {0};
+    uint32_t anchor = 0;
     TRY(read_id(r, &status.domain));
     TRY(read_bytes(r, status.manager, sizeof status.manager));
     TRY(read_bytes(r, status.instance, sizeof status.instance));
@@ -214,6 +240,10 @@ struct err effects_read_status(struct reader *r, struct manager_status *out_stat
     TRY(read_u32(r, &status.deleted));
     TRY(read_u64(r, &status.ledger_version));
     TRY(read_bytes(r, status.ledger_root, sizeof status.ledger_root));
+    TRY(read_u32(r, &anchor));
+    TRY(read_anchor_kind(anchor, &status.anchor));
+    TRY(read_u32(r, &status.anchor_nv_index));
+    TRY(read_bytes(r, status.anchor_value, sizeof status.anchor_value));
     *out_status = status;
     return OK;
 }

@@ -1,7 +1,8 @@
 /*
  * What the manager enclave returns: the effects of one call, and its words over K1, as abi/manager.h has them.
  *
- * Guarantees: an output record is parsed strictly (known kinds, exact sizes, zero padding, at most one store) and whole
+ * Guarantees: an output record is parsed strictly (known kinds, exact sizes, zero padding, at most one
+ * exchange with the anchor, a store only with the exchange that follows it) and whole
  * before anything of it is acted upon; what is not as the contract says is an error, never half an effect. It does not
  * judge what the enclave says.
  */
@@ -9,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "abi/anchor.h"
 #include "abi/manager.h"
 #include "base/bytes.h"
 #include "base/id.h"
@@ -19,20 +21,23 @@
 
 struct effect {
     enum manager_effect kind;
-    uint64_t channel;       /* SEND, STATE, CLOSE */
-    struct instance_id id;  /* CREATE_ENCLAVE, STATE */
-    uint64_t number;        /* CREATE_ENCLAVE: of the start; STATE: version; STORE: number */
-    struct err code;        /* CLOSE */
-    const uint8_t *share;   /* LINK */
-    const uint8_t *program; /* LINK: MRENCLAVE of the manager; CREATE_ENCLAVE: of the instance */
-    struct span bytes;      /* RECORD, SEND, MESSAGE */
+    uint64_t channel;        /* SEND, STATE, CLOSE */
+    struct instance_id id;   /* CREATE_ENCLAVE, STATE */
+    uint64_t number;         /* CREATE_ENCLAVE: of the start; STATE: version; STORE, ANCHOR */
+    struct err code;         /* CLOSE */
+    const uint8_t *share;    /* LINK */
+    const uint8_t *program;  /* LINK: MRENCLAVE of the manager; CREATE_ENCLAVE: of the instance */
+    enum anchor_kind anchor; /* ANCHOR */
+    struct span bytes;       /* RECORD, SEND, MESSAGE; ANCHOR: the request */
 };
 
 /* Spans point into the output record. */
 struct effects {
     size_t count;
     struct effect list[EFFECTS_MAX];
+    bool anchored; /* there was an ANCHOR */
     /* of STORE */
+    uint64_t store_number;
     struct span head;
     struct span master;
     size_t row_count;
@@ -75,6 +80,9 @@ struct manager_status {
     uint32_t deleted;
     uint64_t ledger_version;
     uint8_t ledger_root[SHA256_SIZE];
+    enum anchor_kind anchor;
+    uint32_t anchor_nv_index; /* 0: none */
+    uint8_t anchor_value[ANCHOR_VALUE_SIZE];
 };
 
 /* Take the bytes of one from r. ERR_TRUNCATED, ERR_BAD_VALUE. */

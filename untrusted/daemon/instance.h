@@ -69,6 +69,7 @@ struct instance {
     struct held_state held;
     struct held_state candidate; /* of the COMMIT that the manager judges now */
     uint64_t recorded;           /* the version that its row has, or will have with the store under way */
+    uint64_t commits_paid;       /* CLOCK_MONOTONIC, us: until then its commits use up commit-rate */
     enum wire_health health;     /* 0: not known */
     char reason[REASON_SIZE];    /* why it is not served */
     sd_event_source *timer;      /* of a rebuild, a start, a stop, or a process that has to end */

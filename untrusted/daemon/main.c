@@ -36,6 +36,7 @@ struct daemon {
     struct program_device device;
     struct supervisor supervisor;
     struct store *store;
+    struct anchor_host *anchor;
     struct admin *admin;
 };
 
@@ -172,6 +173,46 @@ static struct err keep_image(const struct daemon *d)
     return OK;
 }
 
+/* --- the anchor ----------------------------------------------------------------------------------------------------
+ */
+
+static struct err open_anchor(struct daemon *d)
+{
+    const struct config *config = &d->config;
+    const bool is_file = config->anchor == ANCHOR_FILE;
+    const char *place = is_file ? config->anchor_file : config->anchor_tpm;
+    struct err result = anchor_host_open(config->anchor, place, &d->anchor);
+    if (result.code == ERR_STORE_BUSY)
+        log_line(LOG_LEVEL_ERROR, "the anchor %s is in use by another process", place);
+    else if (result.code == ERR_ANCHOR_IO)
+        log_line(
+            LOG_LEVEL_ERROR,
+            "the anchor %s: %s; the store in %s opens with the anchor that it was made with and no other: put that "
+            "back (anchor-file in the configuration names it)",
+            place, anchor_host_error(d->anchor), config->state_dir);
+    TRY(result);
+    if (is_file)
+        log_line(LOG_LEVEL_WARNING, "anchor: file, %s: it does not protect against whoever can restore the disk",
+                 place);
+    else
+        log_line(LOG_LEVEL_NOTICE, "anchor: tpm, %s", place);
+    d->supervisor.anchor = d->anchor;
+    return OK;
+}
+
+static struct err make_anchor(struct daemon *d)
+{
+    const char *path = d->config.anchor_file;
+    struct err result = d->config.anchor == ANCHOR_FILE ? anchor_file_make(path) : OK;
+    if (result.code == ERR_STORE_EXISTS)
+        log_line(LOG_LEVEL_ERROR, "the anchor %s: another trust domain is anchored in it; nothing was changed", path);
+    else if (result.code)
+        log_line(LOG_LEVEL_ERROR, "the anchor %s: %s: %s", path, err_sentence(result),
+                 result.code == ERR_ANCHOR_IO && errno ? strerror(errno) : "it is damaged, or in use");
+    TRY(result);
+    return open_anchor(d);
+}
+
 /* --- vtpmd --init --------------------------------------------------------------------------------------------------
  */
 
@@ -196,7 +237,10 @@ static struct err initialise(struct daemon *d)
     TRY(make_manager(d));
     TRY(complain("the store in", d->config.state_dir, open_empty_store(d)));
     d->supervisor.store = d->store;
-    TRY(complain("the manager enclave", "at its first start", manager_start_new(d->supervisor.manager)));
+    TRY(make_anchor(d));
+    const struct manager_anchor anchor = {.kind = d->config.anchor,
+                                          .nv_index = d->config.anchor == ANCHOR_TPM ? d->config.anchor_nv_index : 0};
+    TRY(complain("the manager enclave", "at its first start", manager_start_new(d->supervisor.manager, &anchor)));
     log_k1();
     TRY(complain("the store in", d->config.state_dir, store_read_master(d->store, &master, &size)));
     free(master);
@@ -215,7 +259,7 @@ static struct err add_row(void *ctx, const struct store_row *row)
 static struct err open_ledger(struct daemon *d, struct span master, struct span head)
 {
     struct manager *manager = d->supervisor.manager;
-    const struct upgrade upgrade = {&d->config, &d->crypto, d->store, master, head};
+    const struct upgrade upgrade = {&d->config, &d->crypto, d->store, d->anchor, master, head};
     if (upgrade_is_needed(head, program_mrenclave(d->manager_program)))
         TRY(upgrade_run(&upgrade, manager));
     else
@@ -293,13 +337,14 @@ static struct err serve(struct daemon *d)
     struct supervisor *s = &d->supervisor;
     TRY(complain("the store in", d->config.state_dir, store_open(d->config.state_dir, &d->store)));
     s->store = d->store;
+    TRY(open_anchor(d));
     TRY(make_manager(d));
     TRY(complain("the manager enclave", "opening the ledger", start_manager(d)));
     log_k1();
     TRY(complain("keeping the manager image in", d->config.state_dir, keep_image(d)));
     TRY(complain("the manager enclave", "listing the ledger", supervisor_load(s)));
     log_line(LOG_LEVEL_NOTICE, "step 4: the manager answers under K1: %zu instances in the ledger", s->roster.count);
-    TRY(committer_open(s->event, d->store, &s->committer));
+    TRY(committer_open(s->event, d->store, d->anchor, &s->committer));
     TRY(open_sockets(d));
     (void)sd_event_set_watchdog(s->event, true);
     puts("ready");
@@ -316,6 +361,7 @@ static void end(struct daemon *d)
     enclave_close(&d->enclave);
     program_close(&d->manager_program);
     program_close(&d->instance_program);
+    anchor_host_close(&d->anchor);
     store_close(&d->store);
     sd_event_unref(d->supervisor.event);
     config_free(&d->config);

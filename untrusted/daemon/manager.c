@@ -39,8 +39,10 @@ struct manager {
     uint8_t mrenclave[LINK_MRENCLAVE_SIZE];
     struct link link;
     bool linked;
+    bool ready; /* the start is over */
     bool lost;
-    bool busy; /* a call, or the handling of its effects, is under way */
+    struct err why; /* lost */
+    bool busy;      /* a call, or the handling of its effects, is under way */
     uint64_t requests;
     struct pending *pending;
     struct call *first;
@@ -115,8 +117,9 @@ static struct err lose(struct manager *m, struct err why)
 {
     if (m->lost) return why;
     m->lost = true;
+    m->why = why;
     drop_calls(m);
-    m->listener.failed(m->listener.ctx, why);
+    if (m->ready) m->listener.failed(m->listener.ctx, why);
     return why;
 }
 
@@ -177,6 +180,10 @@ static struct err on_event(struct manager *m, uint16_t event, struct err code, s
     uint64_t channel = 0;
     struct instance_id id;
     if (event == MANAGER_STARTED) return on_started(m, code, r);
+    if (event == MANAGER_READY) {
+        m->ready = true;
+        return reader_end(r);
+    }
     ENSURE(event == MANAGER_RESUMED || event == MANAGER_REFUSED, BAD_VALUE);
     TRY(read_channel(r, &channel, &id));
     if (event == MANAGER_RESUMED)
@@ -219,7 +226,7 @@ static struct err on_record(struct manager *m, const struct effect *effect)
 /* --- effects -------------------------------------------------------------------------------------------------------
  */
 
-static void on_store(struct manager *m, const struct effect *effect)
+static struct err on_anchor(struct manager *m, const struct effect *effect)
 {
     const struct store_batch batch = {
         .head = m->effects.head,
@@ -227,7 +234,13 @@ static void on_store(struct manager *m, const struct effect *effect)
         .rows = m->effects.rows,
         .row_count = m->effects.row_count,
     };
-    m->listener.store(m->listener.ctx, effect->number, &batch);
+    const struct manager_exchange exchange = {
+        .number = effect->number,
+        .kind = effect->anchor,
+        .request = effect->bytes,
+        .batch = batch.head.size ? &batch : NULL,
+    };
+    return m->listener.anchor(m->listener.ctx, &exchange);
 }
 
 static struct err on_message(struct manager *m, const struct effect *effect)
@@ -262,9 +275,10 @@ static struct err handle(struct manager *m, const struct effect *effect)
         l->state(l->ctx, effect->channel, &effect->id, effect->number);
         return OK;
     case MANAGER_EFFECT_STORE:
-        ENSURE(l->store, CALL_STATE);
-        on_store(m, effect);
-        return OK;
+        return OK; /* goes with its ANCHOR */
+    case MANAGER_EFFECT_ANCHOR:
+        ENSURE(l->anchor, CALL_STATE);
+        return on_anchor(m, effect);
     case MANAGER_EFFECT_CLOSE:
         ENSURE(l->close, CALL_STATE);
         l->close(l->ctx, effect->channel, effect->code);
@@ -365,9 +379,13 @@ struct err manager_peer(struct manager *manager, uint64_t channel, struct span m
     return queue(manager, MANAGER_PEER, channel, message);
 }
 
-struct err manager_stored(struct manager *manager, uint64_t number)
+struct err manager_anchored(struct manager *manager, uint64_t number, struct span answer)
 {
-    return queue(manager, MANAGER_STORED, 0, span_of(&number, sizeof number));
+    uint8_t body[sizeof number + ANCHOR_EXCHANGE_MAX];
+    struct writer w = writer_of(body, sizeof body);
+    TRY(write_u64(&w, number));
+    TRY(write_span(&w, answer));
+    return queue(manager, MANAGER_ANCHORED, 0, writer_span(&w));
 }
 
 struct err manager_ask(struct manager *manager, enum manager_verb verb, struct span arguments, manager_done *done,
@@ -414,14 +432,13 @@ static struct err write_blob(struct writer *w, struct span blob)
     return write_span(w, blob);
 }
 
-/* A call of the start: nothing waits behind it, and every error is the caller's. */
+/* A call of the start: every error is the caller's, and the anchor's answers wait for finish_start. */
 static struct err call_now(struct manager *m, enum manager_call number, struct span body)
 {
     bool refused = false;
     m->busy = true;
     struct err result = call_with(m, number, body, span_empty(), &refused);
     m->busy = false;
-    run_calls(m);
     return result;
 }
 
@@ -437,14 +454,27 @@ static struct err finish_link(struct manager *m)
     return OK;
 }
 
-struct err manager_start_new(struct manager *manager)
+/* K1, and then the exchanges with the anchor, each of which asks for the next one. */
+static struct err finish_start(struct manager *m)
+{
+    TRY(finish_link(m));
+    run_calls(m);
+    TRY(m->why);
+    ENSURE(m->ready, CALL_STATE);
+    return OK;
+}
+
+struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor)
 {
     uint8_t body[256];
     struct writer w = writer_of(body, sizeof body);
     TRY(write_u32(&w, MANAGER_START_NEW));
     TRY(write_priming(manager, &w));
+    TRY(write_u32(&w, anchor->kind));
+    TRY(write_u32(&w, anchor->nv_index));
+    TRY(write_blob(&w, anchor->owner_auth));
     TRY(call_now(manager, MANAGER_START, writer_span(&w)));
-    return finish_link(manager);
+    return finish_start(manager);
 }
 
 struct err manager_start_open(struct manager *manager, struct span master, struct span head)
@@ -484,7 +514,7 @@ struct err manager_loaded(struct manager *manager)
 {
     TRY(give_rows(manager));
     TRY(call_now(manager, MANAGER_LOADED, span_empty()));
-    return finish_link(manager);
+    return finish_start(manager);
 }
 
 /* --- the hand-over ------------------------------------------------------------------------------------------------- */

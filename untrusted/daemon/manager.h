@@ -19,6 +19,14 @@ struct manager_door {
     struct err (*call)(void *ctx, struct span input, uint8_t *output, size_t capacity, size_t *out_size);
 };
 
+/* To be carried to the anchor, once the batch is durable. */
+struct manager_exchange {
+    uint64_t number;
+    enum anchor_kind kind;
+    struct span request;
+    const struct store_batch *batch; /* NULL: none; it has no states, they are the listener's */
+};
+
 /* What the manager wants done and says on its own accord. Spans are valid during the call only. What is NULL must not
  * happen: the manager is lost then. */
 struct manager_listener {
@@ -26,13 +34,13 @@ struct manager_listener {
     void (*create_enclave)(void *ctx, const struct instance_id *id, uint64_t start, const uint8_t *mrenclave);
     void (*send)(void *ctx, uint64_t channel, struct span message);
     void (*state)(void *ctx, uint64_t channel, const struct instance_id *id, uint64_t version);
-    /* batch has no states: they are the listener's. manager_stored(number) when it is durable. */
-    void (*store)(void *ctx, uint64_t number, const struct store_batch *batch);
+    /* manager_anchored(number) with the answer. An error of it is the end of the manager. */
+    struct err (*anchor)(void *ctx, const struct manager_exchange *exchange);
     void (*close)(void *ctx, uint64_t channel, struct err why);
     void (*started)(void *ctx, const struct link_told *told);
     void (*resumed)(void *ctx, uint64_t channel, const struct instance_id *id);
     void (*refused)(void *ctx, uint64_t channel, const struct instance_id *id, struct err why);
-    /* The manager is lost. */
+    /* The manager is lost, after its start was over; before, the functions of the start say so. */
     void (*failed)(void *ctx, struct err why);
 };
 
@@ -46,8 +54,18 @@ struct err manager_open(const struct crypto *crypto, const struct manager_door *
 /* done of what is still asked is called, with ERR_LINK_CLOSED. */
 void manager_close(struct manager **manager);
 
-/* The start; K1 is established on success. All return the manager's error. */
-struct err manager_start_new(struct manager *manager);
+/* The anchor of a new trust domain. */
+struct manager_anchor {
+    enum anchor_kind kind;
+    uint32_t nv_index;      /* tpm; else 0 */
+    struct span owner_auth; /* tpm: the authValue of the owner hierarchy, at most ANCHOR_OWNER_AUTH_MAX bytes */
+};
+
+/*
+ * The start; after manager_start_new or manager_loaded K1 is established, the start record is durable and anchored, and
+ * requests are answered. The listener's anchor answers at once here. All return the manager's error.
+ */
+struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor);
 struct err manager_start_open(struct manager *manager, struct span master, struct span head);
 struct err manager_add_row(struct manager *manager, struct span blob);
 struct err manager_loaded(struct manager *manager);
@@ -71,4 +89,5 @@ struct err manager_ask(struct manager *manager, enum manager_verb verb, struct s
                        void *ctx);
 /* One message of an instance enclave. What is wrong with it comes as listener.close. */
 struct err manager_peer(struct manager *manager, uint64_t channel, struct span message);
-struct err manager_stored(struct manager *manager, uint64_t number);
+/* The anchor has answered; what was to be stored with the exchange of this number is durable. */
+struct err manager_anchored(struct manager *manager, uint64_t number, struct span answer);

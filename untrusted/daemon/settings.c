@@ -48,8 +48,9 @@ struct job {
     void (*saved)(struct instance *instance, struct err result);
 };
 
-static struct err run_job(void *ctx, struct store *store)
+static struct err run_job(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     const struct job *job = ctx;
     return job->text ? store_write_settings(store, &job->id, job->text) : store_forget(store, &job->id);
 }

@@ -1,9 +1,7 @@
 /*
- * What the manager wants: its effects, its events, and the store that they wait for.
+ * What the manager wants: its effects and its events.
  *
- * Guarantees: a batch goes to the store with the states that its rows name, or not at all; the manager hears that it is
- * stored when it is durable. An error that leaves the two apart ends vtpmd, and the next one begins with what is
- * durable.
+ * Guarantees: an error that leaves manager and store apart ends vtpmd, and the next one begins with what is durable.
  */
 #include "untrusted/daemon/supervisor.h"
 
@@ -12,134 +10,28 @@
 #include <unistd.h>
 
 #include "untrusted/daemon/acts.h"
+#include "untrusted/daemon/commit.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/host/log.h"
 
-static void give_up(struct supervisor *s, const char *what, struct err why)
+void supervisor_give_up(struct supervisor *supervisor, const char *what, struct err why)
 {
-    if (s->ending) return;
-    s->ending = true;
+    if (supervisor->ending) return;
+    supervisor->ending = true;
     log_line(LOG_LEVEL_ERROR, "%s: %s; vtpmd ends, instances go on until it is back", what, err_sentence(why));
-    (void)sd_event_exit(s->event, EXIT_FAILURE);
-}
-
-/* --- the store -----------------------------------------------------------------------------------------------------
- */
-
-/* One batch on its way to the store, with copies of all it has. */
-struct storing {
-    struct supervisor *supervisor;
-    uint64_t number;
-    struct store_batch batch;
-    struct store_row rows[MANAGER_ROWS_PER_STORE];
-    struct store_state states[MANAGER_ROWS_PER_STORE];
-    struct held_state owned[MANAGER_ROWS_PER_STORE]; /* what states point to */
-    uint8_t *bytes;                                  /* head, master, rows */
-};
-
-static void storing_free(struct storing *storing)
-{
-    for (size_t i = 0; i < storing->batch.state_count; i++)
-        held_state_drop(&storing->owned[i]);
-    free(storing->bytes);
-    free(storing);
-}
-
-static struct err storing_run(void *ctx, struct store *store)
-{
-    const struct storing *storing = ctx;
-    return store_commit(store, &storing->batch);
-}
-
-static void storing_done(void *ctx, struct err result)
-{
-    struct storing *storing = ctx;
-    struct supervisor *s = storing->supervisor;
-    const uint64_t number = storing->number;
-    storing_free(storing);
-    if (s->ending) return;
-    if (!result.code) result = manager_stored(s->manager, number);
-    if (result.code) give_up(s, "storing", result);
-}
-
-static struct span copy_span(uint8_t **next, struct span bytes)
-{
-    uint8_t *place = *next;
-    if (bytes.size) memcpy(place, bytes.data, bytes.size);
-    *next += bytes.size;
-    return span_of(place, bytes.size);
-}
-
-static struct err copy_batch(struct storing *storing, const struct store_batch *batch)
-{
-    size_t size = batch->head.size + batch->master.size;
-    for (size_t i = 0; i < batch->row_count; i++)
-        size += batch->rows[i].blob.size;
-    storing->bytes = malloc(size + 1);
-    ENSURE(storing->bytes, NO_MEMORY);
-    uint8_t *next = storing->bytes;
-    storing->batch = (struct store_batch){
-        .head = copy_span(&next, batch->head),
-        .master = copy_span(&next, batch->master),
-        .rows = storing->rows,
-        .row_count = batch->row_count,
-        .states = storing->states,
-    };
-    for (size_t i = 0; i < batch->row_count; i++) {
-        storing->rows[i] = batch->rows[i];
-        storing->rows[i].blob = copy_span(&next, batch->rows[i].blob);
-    }
-    return OK;
-}
-
-/* The state that came with the COMMIT of this version. */
-static struct held_state *state_of(struct instance *instance, uint64_t version)
-{
-    if (instance->held.bytes && instance->held.version == version) return &instance->held;
-    if (instance->candidate.bytes && instance->candidate.version == version) return &instance->candidate;
-    return NULL;
-}
-
-static struct err take_states(struct storing *storing)
-{
-    struct store_batch *batch = &storing->batch;
-    for (size_t i = 0; i < batch->row_count; i++) {
-        const struct store_row *row = &storing->rows[i];
-        struct instance *instance = roster_find(&storing->supervisor->roster, &row->id);
-        if (!instance || row->version <= instance->recorded) continue;
-        struct held_state *state = state_of(instance, row->version);
-        ENSURE(state, STATE_MISSING);
-        storing->owned[batch->state_count] = *state;
-        storing->states[batch->state_count++] =
-            (struct store_state){row->id, row->version, span_of(state->bytes, state->size)};
-        *state = (struct held_state){0};
-        instance->recorded = row->version;
-    }
-    return OK;
-}
-
-static void on_store(void *ctx, uint64_t number, const struct store_batch *batch)
-{
-    struct supervisor *s = ctx;
-    struct storing *storing = calloc(1, sizeof *storing);
-    struct err result = storing ? OK : FAIL(NO_MEMORY);
-    if (storing) *storing = (struct storing){.supervisor = s, .number = number};
-    if (!result.code) result = copy_batch(storing, batch);
-    if (!result.code) result = take_states(storing);
-    if (!result.code && !s->committer) {
-        storing_done(storing, storing_run(storing, s->store));
-        return;
-    }
-    if (!result.code)
-        result = committer_submit(s->committer, &(struct committer_job){storing, storing_run, storing_done});
-    if (!result.code) return;
-    if (storing) storing_free(storing);
-    give_up(s, "storing", result);
+    (void)sd_event_exit(supervisor->event, EXIT_FAILURE);
 }
 
 /* --- effects -------------------------------------------------------------------------------------------------------
  */
+
+static struct err on_anchor(void *ctx, const struct manager_exchange *exchange)
+{
+    struct supervisor *s = ctx;
+    if (s->committer) return commit_submit(s, exchange);
+    return commit_now(s->manager, s->store, s->anchor, exchange);
+}
 
 static void on_create_enclave(void *ctx, const struct instance_id *id, uint64_t start, const uint8_t *mrenclave)
 {
@@ -176,8 +68,9 @@ struct reading {
     size_t size;
 };
 
-static struct err reading_run(void *ctx, struct store *store)
+static struct err reading_run(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     struct reading *reading = ctx;
     return store_read_state(store, &reading->id, reading->version, &reading->bytes, &reading->size);
 }
@@ -210,14 +103,14 @@ static void on_state(void *ctx, uint64_t channel, const struct instance_id *id, 
     }
     struct reading *reading = calloc(1, sizeof *reading);
     if (!reading) {
-        give_up(s, "reading a state", FAIL(NO_MEMORY));
+        supervisor_give_up(s, "reading a state", FAIL(NO_MEMORY));
         return;
     }
     *reading = (struct reading){.supervisor = s, .channel = channel, .id = *id, .version = version};
     struct err result = committer_submit(s->committer, &(struct committer_job){reading, reading_run, reading_done});
     if (!result.code) return;
     free(reading);
-    give_up(s, "reading a state", result);
+    supervisor_give_up(s, "reading a state", result);
 }
 
 static void on_close(void *ctx, uint64_t channel, struct err why)
@@ -285,7 +178,7 @@ static void on_refused(void *ctx, uint64_t channel, const struct instance_id *id
 
 static void on_failed(void *ctx, struct err why)
 {
-    give_up(ctx, "the manager enclave", why);
+    supervisor_give_up(ctx, "the manager enclave", why);
 }
 
 struct manager_listener supervisor_listener(struct supervisor *supervisor)
@@ -295,7 +188,7 @@ struct manager_listener supervisor_listener(struct supervisor *supervisor)
         .create_enclave = on_create_enclave,
         .send = on_send,
         .state = on_state,
-        .store = on_store,
+        .anchor = on_anchor,
         .close = on_close,
         .started = on_started,
         .resumed = on_resumed,
@@ -391,6 +284,7 @@ void supervisor_end(struct supervisor *supervisor)
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         if (s->connections[i]) connections_close(s->connections[i]);
     manager_close(&s->manager);
+    commit_end(s);
     committer_close(&s->committer);
     roster_free(&s->roster);
 }

@@ -2,9 +2,10 @@
  * The instances of this host: their life, their processes and connections, and what goes between them and the manager.
  *
  * Guarantees: a sealed state is stored only with the row that names it; what the manager wants stored is stored in its
- * order. Nothing here opens a state or knows a key.
+ * order, and anchored before it hears of it. Nothing here opens a state or knows a key.
  *
- *   supervisor.h   the manager's effects and events; what waits for the store
+ *   supervisor.h   the manager's effects and events
+ *   commit.h       what waits for the store and the anchor
  *   connections.h  daemon.sock: vtpm-instance and vtpm-front, who they may be, their frames
  *   acts.h         what an operator asks for
  *   lifecycle.h    start, stop, delete, rebuild
@@ -28,8 +29,12 @@ struct supervisor {
     gid_t instance_gid;
     const uint8_t *instance_mrenclave; /* of the image that instances will load */
     struct manager *manager;
-    struct store *store;         /* until the committer has it */
-    struct committer *committer; /* NULL at the start: then the store is written at once */
+    struct store *store; /* until the committer has it */
+    struct anchor_host *anchor;
+    struct committer *committer;   /* NULL at the start: then store and anchor are written at once */
+    struct commit *commit_waiting; /* for its turn (anchor-rate) */
+    sd_event_source *commit_timer;
+    uint64_t next_move; /* of the anchor, CLOCK_MONOTONIC, us */
     struct events *events;
     struct roster roster;
     struct connection *connections[CONNECTIONS_MAX];
@@ -52,4 +57,6 @@ struct manager_listener supervisor_listener(struct supervisor *supervisor);
 struct err supervisor_load(struct supervisor *supervisor);
 /* Listens on daemon.sock, and sees to the instances that ran. */
 struct err supervisor_serve(struct supervisor *supervisor);
+/* Says what failed, once, and ends the loop. */
+void supervisor_give_up(struct supervisor *supervisor, const char *what, struct err why);
 void supervisor_end(struct supervisor *supervisor);

@@ -3,17 +3,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "abi/blob.h"
+#include "untrusted/daemon/commit.h"
 #include "untrusted/daemon/program.h"
 #include "untrusted/host/log.h"
 
 #define PATH_SIZE 4096u
 
-/* The manager that gives. */
+/* The manager that gives. It starts as ever, so the ledger has a start record of it first. */
 struct giver {
+    const struct upgrade *upgrade;
     struct program *program;
     struct enclave *enclave;
     struct manager *manager;
@@ -53,6 +56,12 @@ static struct err call_enclave(void *ctx, struct span input, uint8_t *output, si
     return enclave_call(ctx, input, output, capacity, out_size);
 }
 
+static struct err on_anchor(void *ctx, const struct manager_exchange *exchange)
+{
+    const struct giver *giver = ctx;
+    return commit_now(giver->manager, giver->upgrade->store, giver->upgrade->anchor, exchange);
+}
+
 static void on_failed(void *ctx, struct err why)
 {
     (void)ctx;
@@ -67,7 +76,7 @@ static struct err add_row(void *ctx, const struct store_row *row)
 static struct err open_giver(const struct upgrade *upgrade, const char *image, struct giver *giver)
 {
     const struct config *config = upgrade->config;
-    const struct manager_listener listener = {.failed = on_failed};
+    const struct manager_listener listener = {.ctx = giver, .anchor = on_anchor, .failed = on_failed};
     struct program_device device;
     TRY(program_open(image, config->cpu, &giver->program));
     TRY(program_load(giver->program, config->cpu, config->ordinary_memory, &giver->enclave, &device));
@@ -78,16 +87,24 @@ static struct err open_giver(const struct upgrade *upgrade, const char *image, s
     return manager_loaded(giver->manager);
 }
 
+static void free_bytes(uint8_t **bytes)
+{
+    free(*bytes);
+}
+
 static struct err hand_over(const struct upgrade *upgrade, struct span manifest, struct manager *giver,
                             struct manager *successor)
 {
+    uint8_t *head DEFER(free_bytes) = NULL; /* that of the giver's start */
+    size_t head_size = 0;
     struct manager_message target;
     struct manager_message greeting;
     struct manager_message gift;
     TRY(manager_who(giver, &target));
     TRY(manager_greet(successor, span_of(target.bytes, target.size), &greeting));
     TRY(manager_give(giver, manifest, span_of(greeting.bytes, greeting.size), &gift));
-    return manager_take(successor, manifest, span_of(gift.bytes, gift.size), upgrade->head);
+    TRY(store_read_head(upgrade->store, &head, &head_size));
+    return manager_take(successor, manifest, span_of(gift.bytes, gift.size), span_of(head, head_size));
 }
 
 static void hex(const uint8_t *bytes, char out_text[2 * LINK_MRENCLAVE_SIZE + 1])
@@ -98,7 +115,7 @@ static void hex(const uint8_t *bytes, char out_text[2 * LINK_MRENCLAVE_SIZE + 1]
 
 struct err upgrade_run(const struct upgrade *upgrade, struct manager *successor)
 {
-    struct giver giver DEFER(close_giver) = {0};
+    struct giver giver DEFER(close_giver) = {.upgrade = upgrade};
     uint8_t manifest[MANIFEST_SIZE];
     char mrenclave[2 * LINK_MRENCLAVE_SIZE + 1];
     char image[PATH_SIZE];

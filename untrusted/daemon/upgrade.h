@@ -14,6 +14,7 @@ struct upgrade {
     const struct config *config;
     const struct crypto *crypto;
     struct store *store;
+    struct anchor_host *anchor;
     struct span master; /* of the store */
     struct span head;
 };

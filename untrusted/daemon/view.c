@@ -99,11 +99,21 @@ json_t *view_status(const struct supervisor *supervisor, const struct manager_st
                                (json_int_t)status->slots, "deleted", (json_int_t)status->deleted);
     json_t *instances =
         json_pack("{s:i, s:i}", "running", count_in(supervisor, "running"), "failed", count_in(supervisor, "failed"));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
-                     "device", device->name, "limits", device->limits, "memory", device->memory, "domain", domain,
-                     "manager", manager, "instance", instance, "anchor", "none", "anchor-limits",
-                     "a store that is put back as a whole, with all its files, is not noticed", "ledger", ledger,
-                     "recovery", "none", "instances", instances, "uptime", (json_int_t)uptime);
+    const bool is_file = status->anchor == ANCHOR_FILE;
+    char nv_index[11];
+    (void)snprintf(nv_index, sizeof nv_index, "0x%08x", (unsigned)status->anchor_nv_index);
+    json_t *view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
+                             "device", device->name, "limits", device->limits, "memory", device->memory, "domain",
+                             domain, "manager", manager, "instance", instance, "ledger", ledger, "recovery", "none",
+                             "instances", instances, "uptime", (json_int_t)uptime);
+    json_t *anchor = json_pack("{s:s, s:s, s:o, s:s, s:o}", "anchor", is_file ? "file" : "tpm", "anchor-place",
+                               is_file ? supervisor->config->anchor_file : supervisor->config->anchor_tpm,
+                               "anchor-nv-index", is_file ? json_null() : json_string(nv_index), "anchor-limits",
+                               is_file ? "it does not protect against whoever can restore the disk"
+                                       : "it ends with the TPM: a cleared one ends the trust domain",
+                               "anchor-value", view_hex(status->anchor_value, sizeof status->anchor_value));
+    (void)json_object_update_new(view, anchor);
+    return view;
 }
 
 static const char *class_of(struct err error)

@@ -11,6 +11,7 @@ struct line {
     int fd;
     uint32_t events;
     bool more; /* frames that were read, perhaps: they wait until the socket may be written to, which is at once */
+    bool paused;
     bool dispatching;
     bool closed; /* while dispatching */
 };
@@ -30,6 +31,12 @@ void line_close(struct line **line)
     if (!l) return;
     l->closed = true;
     if (!l->dispatching) destroy(l);
+}
+
+void line_pause(struct line *line, bool paused)
+{
+    line->paused = paused;
+    (void)sd_event_source_set_enabled(line->source, paused ? SD_EVENT_OFF : SD_EVENT_ON);
 }
 
 static void watch(struct line *line)
@@ -64,7 +71,7 @@ static struct err flush(struct line *line)
 
 static struct err take_frames(struct line *line)
 {
-    for (unsigned i = 0; i < LINE_FRAMES_PER_TURN && !line->closed; i++) {
+    for (unsigned i = 0; i < LINE_FRAMES_PER_TURN && !line->closed && !line->paused; i++) {
         struct wire_frame frame = {0};
         TRY(wire_receive(line->stream, &frame));
         if (!frame.kind) return OK;

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <systemd/sd-event.h>
 
 #include "untrusted/wire/wire.h"
@@ -37,6 +38,9 @@ struct wire_stream *line_stream(struct line *line);
  * and then ended is called.
  */
 struct err line_sent(struct line *line, struct err result);
+
+/* While it is paused, nothing is taken from it, what is queued stays, and ended is not called. */
+void line_pause(struct line *line, bool paused);
 
 /* *line is NULL afterwards; safe on NULL. */
 void line_close(struct line **line);

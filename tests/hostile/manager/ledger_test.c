@@ -1,7 +1,8 @@
 /*
  * The host puts back another ledger than the one it was told to store: altered (S8), cut, with rows swapped, dropped,
  * doubled, older or another domain's (S1), with a deleted instance in its old row (D1). In each case nothing is opened,
- * and the enclave is of no use afterwards. A whole older ledger does open: there is no anchor.
+ * and the enclave is of no use afterwards. A whole older ledger is refused by the anchor, and opens with an anchor that is
+ * as old: a file that whoever restores the store can restore too.
  */
 #include "tests/fakes/assertions.h"
 
@@ -13,6 +14,7 @@
 static struct rig rig;
 static struct rig_disk good;
 static struct rig_disk older;
+static uint8_t older_anchor[ANCHOR_VALUE_SIZE];
 static struct ledger_row rows[3];
 
 /* Three instances; in between, the first commits and the third is deleted. */
@@ -28,6 +30,7 @@ static int begin(void **state)
     assert_int_equal(rig_create(&rig, "second", NULL, NULL, &rows[1]), ERR_NONE);
     assert_int_equal(rig_create(&rig, "third", NULL, NULL, &rows[2]), ERR_NONE);
     older = rig.disk;
+    memcpy(older_anchor, rig.anchor, sizeof older_anchor);
     rig_serve(&rig, &rows[0].id, 1, &fake);
     rig_commit(&rig, &fake, 1, 0x11);
     assert_int_equal(rig_delete(&rig, &rows[2].id, NULL), ERR_NONE);
@@ -49,7 +52,7 @@ static uint16_t offer(void)
     rig_boot(&rig);
     uint16_t code = rig_start_open(&rig);
     if (code == ERR_NONE) code = rig_rows(&rig);
-    if (code == ERR_NONE) code = rig_call(&rig, MANAGER_LOADED, span_empty());
+    if (code == ERR_NONE) code = rig_loaded(&rig);
     static const uint8_t record[64];
     if (code) assert_int_equal(rig_call(&rig, MANAGER_RECORD, span_of(record, sizeof record)), ERR_ENCLAVE_DEAD);
     return code;
@@ -210,12 +213,23 @@ static void another_image_or_device_opens_nothing(void **state)
     assert_int_equal(offer(), ERR_STATE_OTHER_DEVICE);
 }
 
-/* What this release says that it does not hold: without an anchor nobody knows that there was a newer one. */
-static void a_whole_older_ledger_opens(void **state)
+/* S1 */
+static void a_whole_older_ledger_is_refused(void **state)
 {
     (void)state;
     rig.disk = older;
+    assert_int_equal(offer(), ERR_ANCHOR_VALUE);
+}
+
+/* What an anchor of kind file does not hold: whoever can write it too goes back unseen, and a deleted instance is back. */
+static void a_whole_older_ledger_opens_with_its_older_anchor_file(void **state)
+{
+    (void)state;
+    rig.disk = older;
+    memcpy(rig.anchor, older_anchor, sizeof older_anchor);
     assert_int_equal(offer(), ERR_NONE);
+    rig_finish_k1(&rig);
+    assert_int_equal(rig_row(&rig, &rows[2].id).state, MANAGER_PROVISIONED);
 }
 
 int main(void)
@@ -236,7 +250,8 @@ int main(void)
         LEDGER_TEST(parts_of_another_domain_are_refused),
         LEDGER_TEST(one_kind_of_blob_for_another_is_refused),
         LEDGER_TEST(another_image_or_device_opens_nothing),
-        LEDGER_TEST(a_whole_older_ledger_opens),
+        LEDGER_TEST(a_whole_older_ledger_is_refused),
+        LEDGER_TEST(a_whole_older_ledger_opens_with_its_older_anchor_file),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/hostile/manager/live_manager.h"
@@ -48,7 +49,7 @@ static uint16_t reopen(const char *name)
     uint16_t code = rig_start_open(&rig);
     if (code) return code;
     assert_int_equal(rig_rows(&rig), ERR_NONE);
-    assert_int_equal(rig_call(&rig, MANAGER_LOADED, span_empty()), ERR_NONE);
+    assert_int_equal(rig_loaded(&rig), ERR_NONE);
     rig_finish_k1(&rig);
     return ERR_NONE;
 }
@@ -74,25 +75,74 @@ static void another_image_opens_nothing(void **state)
     live_manager_close(&first);
 }
 
-/* Every slot and every channel, in the heap that it has. */
-static void it_holds_what_it_says(void **state)
+/* Creates until it is refused or there are as many slots; each store takes many. */
+static unsigned fill(unsigned from, unsigned to, const uint8_t *owner)
+{
+    uint16_t code = RIG_NOT_ANSWERED;
+    rig.hold_stores = true;
+    for (; from < to && code == RIG_NOT_ANSWERED; from++) {
+        char label[MANAGER_LABEL_SIZE];
+        (void)snprintf(label, sizeof label, "9a6bd0a5-0b9c-4b6f-9c8e-%012u", from);
+        code = rig_create(&rig, label, owner, NULL, NULL);
+        if (from % MANAGER_ROWS_PER_STORE != 0 && code == RIG_NOT_ANSWERED) continue;
+        while (rig.held_exchange)
+            rig_store(&rig);
+    }
+    while (rig.held_exchange)
+        rig_store(&rig);
+    rig.hold_stores = false;
+    if (code != RIG_NOT_ANSWERED) assert_int_equal(code, ERR_LEDGER_FULL);
+    return rig.disk.row_count;
+}
+
+/* Every channel beside all these rows; each can be changed. */
+static void use(void)
+{
+    const struct instance_id id = rig.disk.rows[rig.disk.row_count - 1].id;
+    const struct instance_id other = rig.disk.rows[rig.disk.row_count - 2].id;
+    struct timespec before, after;
+    (void)clock_gettime(CLOCK_MONOTONIC, &before);
+    assert_int_equal(reopen("manager"), ERR_NONE);
+    (void)clock_gettime(CLOCK_MONOTONIC, &after);
+    print_message("# a start with %u rows: %lld ms\n", rig.disk.row_count,
+                  (long long)(after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000);
+    assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &id, NULL), ERR_NONE);
+    for (uint64_t channel = 1; channel <= MANAGER_CHANNELS_MAX; channel++)
+        assert_int_equal(rig_attach(&rig, &id, channel), ERR_NONE);
+    assert_int_equal(rig_attach(&rig, &id, MANAGER_CHANNELS_MAX + 1), ERR_NO_MEMORY);
+    assert_int_equal(rig_on(&rig, MANAGER_SHOW, &id, NULL), ERR_NONE);
+    assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &other, NULL), ERR_NONE);
+}
+
+/* What the heap has room for, and one more is refused before it runs out. */
+static void it_holds_ten_thousand_instances(void **state)
 {
     (void)state;
-    struct ledger_row row;
-    uint8_t key[32] = "a key";
+    static const uint8_t owner[32] = "an owner";
     open_new("manager");
-    for (unsigned i = 0; i < MANAGER_INSTANCES_MAX; i++) {
-        char label[16];
-        (void)snprintf(label, sizeof label, "n%u", i);
-        assert_int_equal(rig_create(&rig, label, key, key, &row), ERR_NONE);
+    unsigned held = fill(0, MANAGER_INSTANCES_MAX, owner);
+    assert_true(held >= 10000 && held < MANAGER_INSTANCES_MAX);
+    print_message("# %u instances with UUIDs for labels, and owners\n", held);
+    use();
+    assert_int_equal(rig_create(&rig, "small", NULL, NULL, NULL), ERR_LEDGER_FULL);
+    live_manager_close(&first);
+}
+
+/* Slots of the deleted are not used again. */
+static void it_holds_as_many_slots_as_it_says(void **state)
+{
+    (void)state;
+    static const unsigned deleted = 13000;
+    unsigned slot = 0;
+    open_new("manager");
+    while (slot < deleted) {
+        unsigned end = fill(slot, slot + deleted / 2, NULL);
+        for (; slot < end; slot++)
+            assert_int_equal(rig_delete(&rig, &rig.disk.rows[slot].id, NULL), ERR_NONE);
     }
+    assert_int_equal(fill(slot, MANAGER_INSTANCES_MAX, NULL), MANAGER_INSTANCES_MAX);
     assert_int_equal(rig_create(&rig, "one-more", NULL, NULL, NULL), ERR_LEDGER_FULL);
-    assert_int_equal(reopen("manager"), ERR_NONE);
-    assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &row.id, NULL), ERR_NONE);
-    for (uint64_t channel = 1; channel <= MANAGER_CHANNELS_MAX; channel++)
-        assert_int_equal(rig_attach(&rig, &row.id, channel), ERR_NONE);
-    assert_int_equal(rig_attach(&rig, &row.id, MANAGER_CHANNELS_MAX + 1), ERR_NO_MEMORY);
-    assert_int_equal(rig_on(&rig, MANAGER_SHOW, &row.id, NULL), ERR_NONE);
+    use();
     live_manager_close(&first);
 }
 
@@ -142,7 +192,7 @@ static void the_release_key_lets_one_image_hand_over_to_another(void **state)
     assert_int_equal(upgrade_give(&upgrade, &rig), ERR_NONE);
     assert_int_equal(upgrade_take(&upgrade, &rig, &next), ERR_NONE);
     assert_int_equal(rig_rows(&next), ERR_NONE);
-    assert_int_equal(rig_call(&next, MANAGER_LOADED, span_empty()), ERR_NONE);
+    assert_int_equal(rig_loaded(&next), ERR_NONE);
     rig_finish_k1(&next);
     same = rig_row(&next, &row.id);
     assert_memory_equal(&row, &same, sizeof row);
@@ -186,7 +236,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_stored_is_there_in_another_enclave),
         cmocka_unit_test(another_image_opens_nothing),
-        cmocka_unit_test(it_holds_what_it_says),
+        cmocka_unit_test(it_holds_ten_thousand_instances),
+        cmocka_unit_test(it_holds_as_many_slots_as_it_says),
         cmocka_unit_test(the_release_key_lets_one_image_hand_over_to_another),
         cmocka_unit_test(an_image_that_is_not_named_gets_nothing),
         cmocka_unit_test(the_image_without_a_release_key_hands_over_to_nobody),

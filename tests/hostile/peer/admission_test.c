@@ -172,8 +172,10 @@ static void an_enclave_of_another_identity_or_attributes_is_not_admitted(void **
 {
     (void)state;
     for (size_t i = 0; i < ALTERED_COUNT; i++) {
+        struct sgx_targetinfo manager = {0};
         prove(&pair);
-        remake(&pair.proof, PROOF_REPORT, &pair.instance.target, &altered[i]);
+        memcpy(&manager, pair.instance.target, sizeof pair.instance.target);
+        remake(&pair.proof, PROOF_REPORT, &manager, &altered[i]);
         if (peer_pair_check_proof(&pair).code != ERR_PEER_IDENTITY) fail_msg("%s", altered[i].what);
         assert_nothing_left(&pair.manager);
     }
@@ -342,9 +344,10 @@ static void a_reflected_role_is_not_admitted(void **state)
     /* An instance enclave whose role byte is the manager's. */
     pair.instance.role = PEER_MANAGER;
     pair.instance.step = PEER_PROVEN;
-    pair.instance.target = (struct sgx_targetinfo){0};
+    struct sgx_targetinfo manager;
     become_manager();
-    report_own_target(&pair.instance.target);
+    report_own_target(&manager);
+    memcpy(pair.instance.target, &manager, sizeof pair.instance.target);
     become_instance();
     assert_ok(peer_admit(&pair.crypto, &pair.instance, &w));
     memcpy(pair.proof.start + PROOF_REPORT, bytes + ADMIT_REPORT, SGX_REPORT_SIZE);

@@ -49,7 +49,8 @@ STATUS = {
     "version": "0.2.0", "device": "software", "limits": "keeps keys from readers, not from root", "memory": "secret",
     "domain": DOMAIN,
     "manager": {"mrenclave": MANAGER, "mrsigner": "6b" * 32, "security-version": 1, "release-key": None},
-    "instance": {"mrenclave": "7c" * 32}, "anchor": "none", "anchor-limits": "an old database opens",
+    "instance": {"mrenclave": "7c" * 32}, "anchor": "tpm", "anchor-limits": "ends with the TPM",
+    "anchor-place": "device:/dev/tpmrm0", "anchor-nv-index": "0x01800100", "anchor-value": "4e" * 32,
     "ledger": {"version": 40, "root": "8d" * 32, "slots": 3, "deleted": 1}, "recovery": "none",
     "instances": {"running": 2, "failed": 0}, "uptime": 5,
 }

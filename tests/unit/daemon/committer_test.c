@@ -11,6 +11,7 @@
 
 static char directory[64];
 static struct store *store;
+static struct anchor_host *anchor;
 static sd_event *event;
 static struct committer *committer;
 
@@ -18,8 +19,11 @@ static int make(void **state)
 {
     (void)state;
     strcpy(directory, "/tmp/vtpm-committer-XXXXXX");
+    char path[80];
     if (!mkdtemp(directory) || store_init(directory).code || store_open(directory, &store).code) return -1;
-    return sd_event_new(&event) < 0 || committer_open(event, store, &committer).code;
+    (void)snprintf(path, sizeof path, "%s/anchor", directory);
+    if (anchor_file_make(path).code || anchor_host_open(ANCHOR_FILE, path, &anchor).code) return -1;
+    return sd_event_new(&event) < 0 || committer_open(event, store, anchor, &committer).code;
 }
 
 static int unmake(void **state)
@@ -27,6 +31,7 @@ static int unmake(void **state)
     (void)state;
     char command[100];
     committer_close(&committer);
+    anchor_host_close(&anchor);
     store_close(&store);
     sd_event_unref(event);
     (void)snprintf(command, sizeof command, "rm -rf %s", directory);
@@ -43,27 +48,34 @@ struct work {
 
 static unsigned order;
 
-static struct err run(void *ctx, struct store *given)
+static struct err run(void *ctx, struct store *given, struct anchor_host *given_anchor)
 {
     struct work *work = ctx;
     assert_ptr_equal(given, store);
+    assert_ptr_equal(given_anchor, anchor);
     atomic_fetch_add(&work->runs, 1);
     if (atomic_load(&work->failures) == 0) return OK;
     atomic_fetch_sub(&work->failures, 1);
     return FAIL(STORE_IO);
 }
 
-static struct err run_bad(void *ctx, struct store *given)
+static struct err run_anchor(void *ctx, struct store *given, struct anchor_host *given_anchor)
 {
-    (void)given;
+    struct err result = run(ctx, given, given_anchor);
+    return result.code ? FAIL(ANCHOR_IO) : OK;
+}
+
+static struct err run_bad(void *ctx, struct store *given, struct anchor_host *given_anchor)
+{
+    (void)given, (void)given_anchor;
     struct work *work = ctx;
     atomic_fetch_add(&work->runs, 1);
     return FAIL(BAD_VALUE);
 }
 
-static struct err run_slowly(void *ctx, struct store *given)
+static struct err run_slowly(void *ctx, struct store *given, struct anchor_host *given_anchor)
 {
-    (void)ctx, (void)given;
+    (void)ctx, (void)given, (void)given_anchor;
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     return OK;
 }
@@ -76,7 +88,7 @@ static void done(void *ctx, struct err result)
     work->result = result;
 }
 
-static void submit(struct work *work, struct err (*job)(void *ctx, struct store *store))
+static void submit(struct work *work, struct err (*job)(void *ctx, struct store *store, struct anchor_host *anchor))
 {
     assert_ok(committer_submit(committer, &(struct committer_job){work, job, done}));
 }
@@ -115,6 +127,16 @@ static void a_failing_disk_is_tried_again_until_it_works(void **state)
     assert_ok(failing.result);
     assert_int_equal(atomic_load(&failing.runs), 5);
     assert_int_equal(failing.order, 1);
+}
+
+static void an_anchor_that_is_not_there_is_tried_again(void **state)
+{
+    (void)state;
+    static struct work failing = {.failures = 3};
+    submit(&failing, run_anchor);
+    wait_for(&failing);
+    assert_ok(failing.result);
+    assert_int_equal(atomic_load(&failing.runs), 4);
 }
 
 static void other_errors_are_reported_at_once(void **state)
@@ -173,9 +195,13 @@ static void closing_ends_what_waits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(jobs_are_done_in_their_order),      TEST(a_failing_disk_is_tried_again_until_it_works),
-        TEST(other_errors_are_reported_at_once), TEST(the_loop_goes_on_while_the_disk_stalls),
-        TEST(how_long_a_job_runs_is_known),      TEST(closing_ends_what_waits),
+        TEST(jobs_are_done_in_their_order),
+        TEST(a_failing_disk_is_tried_again_until_it_works),
+        TEST(an_anchor_that_is_not_there_is_tried_again),
+        TEST(other_errors_are_reported_at_once),
+        TEST(the_loop_goes_on_while_the_disk_stalls),
+        TEST(how_long_a_job_runs_is_known),
+        TEST(closing_ends_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,6 +74,12 @@ static void nothing_given_is_the_defaults(void **state)
     assert_false(config.ordinary_memory);
     assert_false(config.init);
     assert_null(config.user);
+    assert_int_equal(config.anchor, ANCHOR_FILE);
+    assert_string_equal(config.anchor_file, "/var/lib/vtpm/anchor");
+    assert_string_equal(config.anchor_tpm, "device:/dev/tpmrm0");
+    assert_int_equal(config.anchor_nv_index, 0x01800100);
+    assert_int_equal(config.anchor_rate, 0);
+    assert_int_equal(config.commit_rate, 0);
     config_free(&config);
 }
 
@@ -96,6 +102,26 @@ static void the_file_is_read(void **state)
     assert_int_equal(config.commit_timeout, 7);
     assert_false(config.rebuild);
     assert_true(config.ordinary_memory);
+    config_free(&config);
+}
+
+static void the_anchor_is_chosen(void **state)
+{
+    (void)state;
+    struct config config = {0};
+    char *const options[] = {(char *)"--state-dir", (char *)"/o"};
+    assert_ok(load("anchor = tpm\nanchor-tpm = swtpm:path=/t\nanchor-nv-index = 0x01800200\n", options, 2, &config));
+    assert_int_equal(config.anchor, ANCHOR_TPM);
+    assert_string_equal(config.anchor_file, "/o/anchor");
+    assert_string_equal(config.anchor_tpm, "swtpm:path=/t");
+    assert_int_equal(config.anchor_nv_index, 0x01800200);
+    assert_int_equal(config.anchor_rate, 10);
+    assert_int_equal(config.commit_rate, 5);
+    config_free(&config);
+    assert_ok(load("anchor = tpm\nanchor-rate = 0\ncommit-rate = 7\nanchor-file = /p/a\n", NULL, 0, &config));
+    assert_int_equal(config.anchor_rate, 0);
+    assert_int_equal(config.commit_rate, 7);
+    assert_string_equal(config.anchor_file, "/p/a");
     config_free(&config);
 }
 
@@ -124,6 +150,12 @@ static void errors_name_the_line(void **state)
     assert_complaint("commit-timeout = 5x\n", "1", "3600");
     assert_complaint("commit-timeout = -1\n", "1", "3600");
     assert_complaint("rebuild = maybe\n", "1", "automatic");
+    assert_complaint("anchor = disk\n", "1", "file or tpm");
+    assert_complaint("anchor-file = here\n", "1", "here");
+    assert_complaint("\nanchor-nv-index = 25166080\n", "2", "0x01800000");
+    assert_complaint("anchor-nv-index = 0x01c00000\n", "1", "0x01bfffff");
+    assert_complaint("anchor-rate = 10001\n", "1", "10000");
+    assert_complaint("commit-rate = -1\n", "1", "10000");
     assert_complaint("ordinary-memory = 1\n", "1", "yes or no");
 }
 
@@ -164,9 +196,13 @@ static void a_file_that_was_named_must_be_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(nothing_given_is_the_defaults),       TEST(the_file_is_read),
-        TEST(options_go_before_the_file),          TEST(errors_name_the_line),
-        TEST(a_line_without_end_is_refused),       TEST(options_are_checked_as_the_file_is),
+        TEST(nothing_given_is_the_defaults),
+        TEST(the_file_is_read),
+        TEST(the_anchor_is_chosen),
+        TEST(options_go_before_the_file),
+        TEST(errors_name_the_line),
+        TEST(a_line_without_end_is_refused),
+        TEST(options_are_checked_as_the_file_is),
         TEST(a_file_that_was_named_must_be_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

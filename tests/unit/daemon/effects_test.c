@@ -7,19 +7,35 @@
 static uint8_t bytes[4096];
 static struct effects effects;
 
+static void begin(struct writer *w)
+{
+    *w = writer_of(bytes, sizeof bytes);
+    assert_ok(write_u64(w, 0));
+}
+
+static void put(struct writer *w, uint32_t kind, struct span payload)
+{
+    uint8_t *padding = NULL;
+    assert_ok(write_u32(w, kind));
+    assert_ok(write_u32(w, (uint32_t)payload.size));
+    assert_ok(write_span(w, payload));
+    assert_ok(write_zeros(w, (8 - payload.size % 8) % 8, &padding));
+}
+
+static struct span end(const struct writer *w)
+{
+    uint32_t size = (uint32_t)(w->size - 8);
+    memcpy(bytes + 4, &size, sizeof size);
+    return writer_span(w);
+}
+
 /* A record with one effect. */
 static struct span record(uint32_t kind, struct span payload)
 {
-    struct writer w = writer_of(bytes, sizeof bytes);
-    uint8_t *padding = NULL;
-    size_t padded = (payload.size + 7) / 8 * 8;
-    assert_ok(write_u32(&w, 0));
-    assert_ok(write_u32(&w, (uint32_t)(8 + padded)));
-    assert_ok(write_u32(&w, kind));
-    assert_ok(write_u32(&w, (uint32_t)payload.size));
-    assert_ok(write_span(&w, payload));
-    assert_ok(write_zeros(&w, padded - payload.size, &padding));
-    return writer_span(&w);
+    struct writer w;
+    begin(&w);
+    put(&w, kind, payload);
+    return end(&w);
 }
 
 static struct err parse(struct span output)
@@ -49,11 +65,30 @@ static struct span store_payload(void)
     return writer_span(&w);
 }
 
+static uint8_t anchor_bytes[17 + ANCHOR_EXCHANGE_MAX];
+
+static struct span anchor_payload(uint64_t number, uint64_t kind, size_t request_size)
+{
+    memcpy(anchor_bytes, &number, sizeof number);
+    memcpy(anchor_bytes + 8, &kind, sizeof kind);
+    memset(anchor_bytes + 16, 'r', request_size);
+    return span_of(anchor_bytes, 16 + request_size);
+}
+
+static struct span store_and_anchor(uint64_t number)
+{
+    struct writer w;
+    begin(&w);
+    put(&w, MANAGER_EFFECT_STORE, store_payload());
+    put(&w, MANAGER_EFFECT_ANCHOR, anchor_payload(number, ANCHOR_TPM, 5));
+    return end(&w);
+}
+
 static void a_store_has_its_parts(void **state)
 {
     (void)state;
-    assert_ok(parse(record(MANAGER_EFFECT_STORE, store_payload())));
-    assert_int_equal(effects.count, 1);
+    assert_ok(parse(store_and_anchor(9)));
+    assert_int_equal(effects.count, 2);
     assert_int_equal(effects.list[0].number, 9);
     assert_memory_equal(effects.head.data, "head", 4);
     assert_int_equal(effects.master.size, 0);
@@ -61,12 +96,15 @@ static void a_store_has_its_parts(void **state)
     assert_int_equal(effects.rows[0].slot, 5);
     assert_int_equal(effects.rows[0].version, 77);
     assert_memory_equal(effects.rows[0].blob.data, "row", 3);
+    assert_int_equal(effects.list[1].number, 9);
+    assert_int_equal(effects.list[1].anchor, ANCHOR_TPM);
+    assert_int_equal(effects.list[1].bytes.size, 5);
 }
 
 static void every_cut_of_a_record_is_refused(void **state)
 {
     (void)state;
-    const struct span whole = record(MANAGER_EFFECT_STORE, store_payload());
+    const struct span whole = store_and_anchor(9);
     for (size_t size = 0; size < whole.size; size++)
         assert_true(parse(span_of(whole.data, size)).code);
 }
@@ -74,11 +112,41 @@ static void every_cut_of_a_record_is_refused(void **state)
 static void a_second_store_is_refused(void **state)
 {
     (void)state;
-    struct span one = record(MANAGER_EFFECT_STORE, store_payload());
-    memcpy(bytes + one.size, bytes + 8, one.size - 8);
-    uint32_t size = (uint32_t)(2 * (one.size - 8));
-    memcpy(bytes + 4, &size, sizeof size);
-    assert_err(parse(span_of(bytes, 8 + size)), BAD_VALUE);
+    struct writer w;
+    begin(&w);
+    put(&w, MANAGER_EFFECT_STORE, store_payload());
+    put(&w, MANAGER_EFFECT_STORE, store_payload());
+    put(&w, MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, 5));
+    assert_err(parse(end(&w)), BAD_VALUE);
+}
+
+static void a_store_comes_with_its_exchange_behind_it(void **state)
+{
+    (void)state;
+    struct writer w;
+    assert_err(parse(record(MANAGER_EFFECT_STORE, store_payload())), BAD_VALUE);
+    assert_err(parse(store_and_anchor(8)), BAD_VALUE);
+    begin(&w);
+    put(&w, MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, 5));
+    put(&w, MANAGER_EFFECT_STORE, store_payload());
+    assert_err(parse(end(&w)), BAD_VALUE);
+}
+
+static void an_exchange_is_checked(void **state)
+{
+    (void)state;
+    struct writer w;
+    assert_ok(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, ANCHOR_EXCHANGE_MAX))));
+    assert_err(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, ANCHOR_EXCHANGE_MAX + 1))),
+               TOO_LARGE);
+    assert_err(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, 0))), BAD_VALUE);
+    assert_err(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, 0, 5))), BAD_VALUE);
+    assert_err(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, 3, 5))), BAD_VALUE);
+    assert_err(parse(record(MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE | 0x100, 5))), BAD_VALUE);
+    begin(&w);
+    put(&w, MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, 5));
+    put(&w, MANAGER_EFFECT_ANCHOR, anchor_payload(9, ANCHOR_FILE, 5));
+    assert_err(parse(end(&w)), BAD_VALUE);
 }
 
 static void padding_kinds_and_sizes_are_strict(void **state)
@@ -135,6 +203,8 @@ int main(void)
         cmocka_unit_test(a_store_has_its_parts),
         cmocka_unit_test(every_cut_of_a_record_is_refused),
         cmocka_unit_test(a_second_store_is_refused),
+        cmocka_unit_test(a_store_comes_with_its_exchange_behind_it),
+        cmocka_unit_test(an_exchange_is_checked),
         cmocka_unit_test(padding_kinds_and_sizes_are_strict),
         cmocka_unit_test(the_handlers_code_is_told_from_a_broken_record),
         cmocka_unit_test(a_row_is_checked),

@@ -117,6 +117,8 @@ static void begin(struct host *host)
     assert_ok(events_open(host, on_told, &s->events));
     assert_ok(store_open(host->directory, &host->store));
     s->store = host->store;
+    assert_ok(anchor_host_open(ANCHOR_FILE, host->anchor_path, &host->anchor));
+    s->anchor = host->anchor;
     boot_manager(host);
 }
 
@@ -124,7 +126,7 @@ static void serve(struct host *host)
 {
     struct supervisor *s = &host->supervisor;
     assert_ok(supervisor_load(s));
-    assert_ok(committer_open(s->event, host->store, &s->committer));
+    assert_ok(committer_open(s->event, host->store, host->anchor, &s->committer));
     assert_ok(supervisor_serve(s));
 }
 
@@ -133,6 +135,7 @@ static void end(struct host *host)
     supervisor_end(&host->supervisor);
     events_close(&host->supervisor.events);
     sd_event_unref(host->supervisor.event);
+    anchor_host_close(&host->anchor);
     store_close(&host->store);
     close(host->manager_fd);
     kill(host->manager_pid, SIGKILL);
@@ -166,6 +169,8 @@ void host_open(struct host *host)
                                    .instance_program = program,
                                    .user = user,
                                    .commit_timeout = 20,
+                                   .anchor = ANCHOR_FILE,
+                                   .anchor_file = host->anchor_path,
                                    .rebuild = true};
     memcpy(host->mrenclave, "the manager", 11);
     memcpy(host->admitted, "the instance", 12);
@@ -174,8 +179,10 @@ void host_open(struct host *host)
     fake_processor.ISVPRODID = PRODID_INSTANCE;
     host->keeper_fd = listen_for_keepers(host);
     assert_ok(store_init(host->directory));
+    (void)snprintf(host->anchor_path, sizeof host->anchor_path, "%s/anchor", host->directory);
+    assert_ok(anchor_file_make(host->anchor_path));
     begin(host);
-    assert_ok(manager_start_new(host->supervisor.manager));
+    assert_ok(manager_start_new(host->supervisor.manager, &(struct manager_anchor){.kind = ANCHOR_FILE}));
     serve(host);
 }
 

@@ -18,6 +18,8 @@ struct host {
     int manager_fd;
     int keeper_fd; /* listens */
     struct store *store;
+    char anchor_path[96];
+    struct anchor_host *anchor;
     struct supervisor supervisor;
     char events[65536]; /* all that were told */
     /* the last act */

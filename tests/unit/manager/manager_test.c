@@ -44,7 +44,7 @@ static void a_blank_manager_knows_start_who_and_greet(void **state)
     assert_int_equal(rig_call(&rig, MANAGER_LOADED, span_empty()), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_RECORD, span_of(body, 64)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_PEER, span_of(body, 64)), ERR_CALL_STATE);
-    assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(body, 8)), ERR_CALL_STATE);
+    assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(body, 8)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, MANAGER_GIVE, span_of(body, 250)), ERR_CALL_STATE);
     assert_int_equal(rig_call(&rig, 77, span_empty()), ERR_CALL_UNKNOWN);
     assert_int_equal(rig_call(&rig, MANAGER_WHO, span_of(body, 48)), ERR_NONE);
@@ -74,8 +74,11 @@ static void a_start_with_a_bad_body_leaves_the_enclave_blank(void **state)
     assert_int_equal(rig_call(&rig, MANAGER_START, span_of(body, sizeof body - 8)), ERR_BAD_VALUE);
     static const uint8_t open[4 + 48 + 32 + 8] = {MANAGER_START_OPEN};
     assert_int_equal(rig_call(&rig, MANAGER_START, span_of(open, sizeof open)), ERR_STATE_MISSING);
-    static const uint8_t new[4 + 48 + 32 + 8] = {MANAGER_START_NEW};
-    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, sizeof new)), ERR_TRAILING);
+    uint8_t new[4 + 48 + 32 + 12 + 65] = {MANAGER_START_NEW};
+    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 11)), ERR_TRUNCATED);
+    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 13)), ERR_TRAILING);
+    new[4 + 48 + 32 + 8] = 65; /* bytes of the owner's authValue */
+    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, sizeof new)), ERR_TOO_LARGE);
     assert_int_equal(rig_start_new(&rig), ERR_NONE);
 }
 
@@ -104,7 +107,10 @@ static void what_was_stored_is_there_in_a_later_life(void **state)
     memcpy(before, status().data, sizeof before);
 
     rig_reopen(&rig);
-    assert_memory_equal(before, status().data, sizeof before);
+    /* all but the ledger's version and the anchor's value: there is a start record now */
+    assert_memory_equal(before, status().data, 160);
+    assert_memory_equal(before + 168, status().data + 168, 40);
+    assert_memory_equal(rig.anchor, status().data + 208, ANCHOR_VALUE_SIZE);
     struct ledger_row row = rig_row(&rig, &first.id);
     assert_memory_equal(&row, &first, sizeof row);
     row = rig_row(&rig, &second.id);
@@ -276,7 +282,9 @@ static void a_store_takes_at_most_its_rows(void **state)
     assert_int_equal(rig_count(&rig, MANAGER_EFFECT_RECORD), MANAGER_ROWS_PER_STORE);
     /* the root that is durable now is over these rows, not over those that wait */
     static struct rig_disk kept;
+    uint8_t kept_anchor[ANCHOR_VALUE_SIZE];
     kept = rig.disk;
+    memcpy(kept_anchor, rig.anchor, sizeof kept_anchor);
     rig_store(&rig);
     rig_store(&rig);
     assert_int_equal(rig_answer(&rig, NULL), ERR_NONE);
@@ -284,6 +292,7 @@ static void a_store_takes_at_most_its_rows(void **state)
     rig.hold_stores = false;
     rig_reopen(&rig);
     rig.disk = kept;
+    memcpy(rig.anchor, kept_anchor, sizeof kept_anchor);
     rig_reopen(&rig);
 }
 
@@ -294,13 +303,13 @@ static void only_the_number_of_the_store_under_way_is_taken(void **state)
     assert_int_equal(rig_create(&rig, "web1", NULL, NULL, NULL), RIG_NOT_ANSWERED);
     const uint64_t wrong[] = {0, rig.held_store - 1, rig.held_store + 1, UINT64_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(&wrong[i], 8)), ERR_BAD_VALUE);
+        assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(&wrong[i], 8)), ERR_BAD_VALUE);
         assert_int_equal(rig_answer(&rig, NULL), RIG_NOT_ANSWERED);
     }
     uint64_t right = rig.held_store;
     rig_store(&rig);
     assert_int_equal(rig_answer(&rig, NULL), ERR_NONE);
-    assert_int_equal(rig_call(&rig, MANAGER_STORED, span_of(&right, 8)), ERR_BAD_VALUE);
+    assert_int_equal(rig_call(&rig, MANAGER_ANCHORED, span_of(&right, 8)), ERR_BAD_VALUE);
 }
 
 static void what_waits_is_bounded(void **state)

@@ -79,6 +79,7 @@ void rig_boot(struct rig *rig)
     }
     rig->requests = 0;
     rig->held_store = 0;
+    rig->held_exchange = false;
     if (rig->enter) return;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line), 0);
     fflush(NULL);
@@ -173,19 +174,39 @@ static void take_effects(struct rig *rig, struct span bytes)
     }
 }
 
-/* Remembers a store among the effects from the given one on; at most one is ever under way. */
-static void hold_store(struct rig *rig, size_t from)
+static void hold_store(struct rig *rig, struct span bytes)
+{
+    struct reader r = reader_of(bytes);
+    assert_int_equal(rig->held_store, 0);
+    assert_ok(read_u64(&r, &rig->held_store));
+    assert_true(bytes.size <= sizeof rig->shared->held);
+    memcpy(rig->shared->held, bytes.data, bytes.size);
+    rig->shared->held_size = bytes.size;
+}
+
+/* It comes behind the store of its number, if there is one. */
+static void hold_exchange(struct rig *rig, struct span bytes)
+{
+    struct reader r = reader_of(bytes);
+    uint64_t kind = 0;
+    assert_false(rig->held_exchange);
+    assert_ok(read_u64(&r, &rig->held_number));
+    assert_ok(read_u64(&r, &kind)); /* u8, u8[7] 0 */
+    assert_ok(read_bytes(&r, rig->held_request, sizeof rig->held_request));
+    assert_ok(reader_end(&r));
+    assert_int_equal(kind, ANCHOR_FILE);
+    assert_true(!rig->held_store || rig->held_store == rig->held_number);
+    rig->held_exchange = true;
+}
+
+/* Remembers what waits among the effects from the given one on; at most one of each is ever under way. */
+static void hold(struct rig *rig, size_t from)
 {
     for (size_t i = from; i < rig->effect_count; i++) {
-        if (rig->effects[i].kind != MANAGER_EFFECT_STORE) continue;
-        struct span bytes = rig->effects[i].bytes;
-        struct reader r = reader_of(bytes);
-        assert_int_equal(rig->held_store, 0);
-        assert_ok(read_u64(&r, &rig->held_store));
-        assert_true(bytes.size <= sizeof rig->shared->held);
-        memcpy(rig->shared->held, bytes.data, bytes.size);
-        rig->shared->held_size = bytes.size;
+        if (rig->effects[i].kind == MANAGER_EFFECT_STORE) hold_store(rig, rig->effects[i].bytes);
+        if (rig->effects[i].kind == MANAGER_EFFECT_ANCHOR) hold_exchange(rig, rig->effects[i].bytes);
     }
+    assert_true(!rig->held_store || rig->held_exchange);
 }
 
 static void call_child(struct rig *rig, uint32_t number, struct span body)
@@ -216,18 +237,35 @@ static uint16_t call(struct rig *rig, uint32_t number, struct span body)
     return ERR_NONE;
 }
 
-/* Keeps the store that waits and says so; what was waiting for it adds to the effects. */
-static void confirm(struct rig *rig)
+void rig_keep(struct rig *rig)
+{
+    if (rig->held_store) keep_store(&rig->disk, span_of(rig->shared->held, rig->shared->held_size));
+    rig->held_store = 0;
+}
+
+static void move_anchor(struct rig *rig)
+{
+    const uint8_t *from = rig->held_request + 8;
+    const uint8_t *to = from + ANCHOR_VALUE_SIZE;
+    if (rig->held_request[0] != ANCHOR_FILE_MOVE || rig->anchor_stuck) return;
+    if (memcmp(from, rig->anchor, ANCHOR_VALUE_SIZE) == 0) memcpy(rig->anchor, to, ANCHOR_VALUE_SIZE);
+}
+
+/* Keeps the store that waits, carries the exchange that waits; what was waiting for it adds to the effects. */
+static uint16_t confirm(struct rig *rig)
 {
     size_t before = rig->effect_count;
-    uint8_t body[sizeof rig->held_store];
+    uint8_t body[sizeof(uint64_t) + ANCHOR_VALUE_SIZE];
     struct writer w = writer_of(body, sizeof body);
-    assert_true(rig->held_store != 0);
-    assert_ok(write_u64(&w, rig->held_store));
-    keep_store(&rig->disk, span_of(rig->shared->held, rig->shared->held_size));
-    rig->held_store = 0;
-    assert_int_equal(call(rig, MANAGER_STORED, writer_span(&w)), ERR_NONE);
-    hold_store(rig, before);
+    rig_keep(rig);
+    assert_true(rig->held_exchange);
+    move_anchor(rig);
+    assert_ok(write_u64(&w, rig->held_number));
+    assert_ok(write_bytes(&w, rig->anchor, sizeof rig->anchor));
+    rig->held_exchange = false;
+    uint16_t code = call(rig, MANAGER_ANCHORED, writer_span(&w));
+    hold(rig, before);
+    return code;
 }
 
 static void begin_effects(struct rig *rig)
@@ -236,28 +274,38 @@ static void begin_effects(struct rig *rig)
     rig->arena_used = 0;
 }
 
-/* The effects of a first call are read before anything else is called: LINK is among them. */
-static bool is_first(uint32_t number)
+static uint16_t confirm_all(struct rig *rig)
 {
-    return number == MANAGER_START || number == MANAGER_LOADED;
+    uint16_t code = ERR_NONE;
+    while (code == ERR_NONE && rig->held_exchange && !rig->hold_stores)
+        code = confirm(rig);
+    return code;
 }
 
 uint16_t rig_call(struct rig *rig, uint32_t number, struct span body)
 {
     begin_effects(rig);
     uint16_t code = call(rig, number, body);
-    hold_store(rig, 0);
-    while (rig->held_store && !rig->hold_stores && !is_first(number))
-        confirm(rig);
-    return code;
+    hold(rig, 0);
+    /* The effects of the first call are read before anything else is called: LINK is among them. */
+    return code || number == MANAGER_START ? code : confirm_all(rig);
+}
+
+uint16_t rig_exchange(struct rig *rig)
+{
+    begin_effects(rig);
+    uint16_t code = confirm(rig);
+    return code ? code : confirm_all(rig);
 }
 
 void rig_store(struct rig *rig)
 {
-    begin_effects(rig);
-    confirm(rig);
-    while (rig->held_store && !rig->hold_stores)
-        confirm(rig);
+    assert_int_equal(rig_exchange(rig), ERR_NONE);
+}
+
+uint16_t rig_loaded(struct rig *rig)
+{
+    return rig_call(rig, MANAGER_LOADED, span_empty());
 }
 
 struct span rig_effect(const struct rig *rig, uint32_t kind, size_t nth)
@@ -310,6 +358,10 @@ static uint16_t start(struct rig *rig, uint32_t mode)
         assert_ok(write_bytes(&w, rig->disk.master.bytes, rig->disk.master.size));
         assert_ok(write_u32(&w, (uint32_t)rig->disk.head.size));
         assert_ok(write_bytes(&w, rig->disk.head.bytes, rig->disk.head.size));
+    } else {
+        assert_ok(write_u32(&w, ANCHOR_FILE));
+        assert_ok(write_u32(&w, 0)); /* no NV index, */
+        assert_ok(write_u32(&w, 0)); /* no authValue */
     }
     uint16_t code = rig_call(rig, MANAGER_START, writer_span(&w));
     if (code == ERR_NONE) open_k1(rig, &own);
@@ -321,7 +373,7 @@ void rig_finish_k1(struct rig *rig)
     uint8_t record[RECORD_MAX];
     struct writer w = writer_of(record, sizeof record);
     assert_ok(link_finish(&rig->k1, &w));
-    if (rig->held_store && !rig->hold_stores) rig_store(rig);
+    if (rig->held_exchange && !rig->hold_stores) rig_store(rig);
     assert_int_equal(rig_call(rig, MANAGER_RECORD, writer_span(&w)), ERR_NONE);
 }
 
@@ -378,7 +430,7 @@ void rig_reopen(struct rig *rig)
     rig_boot(rig);
     assert_int_equal(rig_start_open(rig), ERR_NONE);
     assert_int_equal(rig_rows(rig), ERR_NONE);
-    assert_int_equal(rig_call(rig, MANAGER_LOADED, span_empty()), ERR_NONE);
+    assert_int_equal(rig_loaded(rig), ERR_NONE);
     rig_finish_k1(rig);
 }
 

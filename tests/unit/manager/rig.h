@@ -1,15 +1,17 @@
 /*
- * A host for the manager's program: it keeps what is to be stored, speaks K1, and carries the messages of instances. The
- * manager lives in a child process, so that its life can end and another one begin with what was stored; or, with enter,
- * wherever that leads.
+ * A host for the manager's program: it keeps what is to be stored, is the anchor (of kind file), speaks K1, and carries
+ * the messages of instances. The manager lives in a child process, so that its life can end and another one begin with
+ * what was stored; or, with enter, wherever that leads.
  *
- * Unless it is told to hold them, it confirms stores at once. What should work and does not fails the test.
+ * Unless it is told to hold them, it makes stores durable and carries exchanges with the anchor at once. What should
+ * work and does not fails the test.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "abi/anchor.h"
 #include "abi/manager.h"
 #include "link/link.h"
 #include "tests/fakes/fake_instance.h"
@@ -55,9 +57,14 @@ struct rig {
     uint64_t requests;
     uint64_t time; /* of the host, ns */
     bool hold_stores;
-    uint64_t held_store; /* the number of the one that waits, 0: none */
+    uint64_t held_store;  /* the number of the one that waits, 0: none */
+    bool held_exchange;   /* one with the anchor waits, */
+    uint64_t held_number; /* which has this number, */
+    uint8_t held_request[ANCHOR_FILE_REQUEST_SIZE];
     struct rig_disk disk;
-    size_t effect_count; /* of the last call, and of those that confirmed stores */
+    uint8_t anchor[ANCHOR_VALUE_SIZE]; /* where it stands */
+    bool anchor_stuck;                 /* it says so, and does not move */
+    size_t effect_count;               /* of the last call, and of those that confirmed stores */
     struct rig_effect effects[RIG_EFFECTS_MAX];
     size_t arena_used;
 };
@@ -70,27 +77,33 @@ void rig_identities(const char *manager, const char *instance);
 void rig_boot(struct rig *rig);
 void rig_end(struct rig *rig);
 
-/* One call; the err code. Effects are in rig->effects. */
+/* One call, and all exchanges that follow from it; the first err code. Effects are in rig->effects. */
 uint16_t rig_call(struct rig *rig, uint32_t number, struct span body);
 /* The nth effect of a kind of the last call, or fails; and how many there are. */
 struct span rig_effect(const struct rig *rig, uint32_t kind, size_t nth);
 size_t rig_count(const struct rig *rig, uint32_t kind);
 
-/* MANAGER_START; the err code. On success K1 is open both ways, if the program is in RUNNING. */
+/* MANAGER_START; the err code. On success K1 is open both ways, if it is a new domain, which is then READY. */
 uint16_t rig_start_new(struct rig *rig);
 uint16_t rig_start_open(struct rig *rig);
 /* MANAGER_GREET to the enclave of this TARGETINFO; the err code. */
 uint16_t rig_greet(struct rig *rig, const uint8_t target[128]);
 /* MANAGER_ROWS with all rows of the disk. */
 uint16_t rig_rows(struct rig *rig);
-/* Finishes K1 after LOADED or TAKE. */
+/* MANAGER_LOADED, as rig_call. */
+uint16_t rig_loaded(struct rig *rig);
+/* Finishes K1 after LOADED: the program is READY then. */
 void rig_finish_k1(struct rig *rig);
 
 /* A new domain in a new life; a new life on what is on the disk. */
 void rig_open(struct rig *rig);
 void rig_reopen(struct rig *rig);
 
-/* Confirms the store that is held. */
+/* Makes the store that is held durable, and no more. */
+void rig_keep(struct rig *rig);
+/* The same, and carries the exchange with the anchor that is held; the err code. */
+uint16_t rig_exchange(struct rig *rig);
+/* The same, which has to succeed. */
 void rig_store(struct rig *rig);
 
 /* A verb over K1; the err code of its answer. results: of that answer, ERR_SYSTEM if it has not come. */

@@ -64,6 +64,7 @@ uint16_t upgrade_take(struct upgrade *upgrade, const struct rig *old, struct rig
     uint8_t body[MANIFEST_SIZE + 8 + PEER_MESSAGE_MAX + RIG_BLOB_MAX];
     struct writer w = writer_of(body, sizeof body);
     new->disk = old->disk;
+    memcpy(new->anchor, old->anchor, sizeof new->anchor);
     assert_ok(write_bytes(&w, upgrade->manifest, sizeof upgrade->manifest));
     assert_ok(write_u32(&w, (uint32_t)upgrade->gift_size));
     assert_ok(write_bytes(&w, upgrade->gift, upgrade->gift_size));
