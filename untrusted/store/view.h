@@ -19,6 +19,7 @@ struct store_view {
 };
 
 /*
+ * Not in a process that has this store open: it would lose its lock.
  * A log that was not written back yet is taken into a copy in $TMPDIR or /tmp, which needs as much room as the store.
  * ERR_STORE_MISSING, ERR_STORE_BUSY, ERR_STORE_FOREIGN (no regular file), ERR_TOO_LARGE (the path), ERR_SYSTEM (errno says
  * more). store_view_close in any case.
