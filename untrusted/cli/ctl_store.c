@@ -217,8 +217,8 @@ struct err ctl_store_check(const struct ctl_store *store, struct explanation *wh
     TRY(path_in(store->state_dir, path, why));
     store->ctl->progress = on_progress;
     store->ctl->progress_ctx = &bar;
-    struct err result = asked ? ctl_call(store->ctl, "store-check", json_pack("{s:b}", "progress", bar.shown),
-                                         store->seconds, NULL, &answer, why)
+    struct err result = asked ? ctl_call(store->ctl, "store-check", json_pack("{s:b}", "progress", 1), store->seconds,
+                                         NULL, &answer, why)
                               : check_file(store->file ? store->file : path, &bar, &answer, why);
     wipe_bar(&bar);
     TRY(result);
@@ -237,8 +237,7 @@ static struct err take_copy(const struct ctl_store *store, const char *temporary
     store->ctl->progress = on_progress;
     store->ctl->progress_ctx = bar;
     store->ctl->passed = &source;
-    TRY(ctl_call(store->ctl, "store-backup", json_pack("{s:b}", "progress", bar->shown), store->seconds, NULL, &answer,
-                 why));
+    TRY(ctl_call(store->ctl, "store-backup", json_pack("{s:b}", "progress", 1), store->seconds, NULL, &answer, why));
     json_int_t size = json_integer_value(json_object_get(answer, "size"));
     if (source < 0 || size <= 0) {
         store->ctl->outcome = CTL_LOST;
