@@ -119,6 +119,27 @@ static struct err make_room(struct ctl *ctl, struct explanation *why)
     return OK;
 }
 
+/* As recv; a descriptor that comes along is taken if one is expected, and the kernel drops it otherwise. */
+static ssize_t receive(struct ctl *ctl, void *bytes, size_t size)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {bytes, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (ctl->passed) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+    }
+    ssize_t got = recvmsg(ctl->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!head || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) return got;
+    if (*ctl->passed >= 0) (void)close(*ctl->passed);
+    memcpy(ctl->passed, CMSG_DATA(head), sizeof *ctl->passed);
+    return got;
+}
+
 /* One line without its newline, in ctl's memory until the next call */
 static struct err receive_line(struct ctl *ctl, long long deadline, const struct ctl_watch *watch,
                                const char **out_line, size_t *out_size, struct explanation *why)
@@ -127,7 +148,7 @@ static struct err receive_line(struct ctl *ctl, long long deadline, const struct
     while (!end) {
         TRY(make_room(ctl, why)); /* moves the rest to the front */
         TRY(wait_ready(ctl, POLLIN, deadline, watch, why));
-        ssize_t got = recv(ctl->fd, ctl->received + ctl->used, ctl->capacity - ctl->used, MSG_DONTWAIT);
+        ssize_t got = receive(ctl, ctl->received + ctl->used, ctl->capacity - ctl->used);
         if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (got <= 0)
             return lose(ctl, explain(why, FAIL(PEER_CLOSED), "%s: vtpmd ended the connection%s%s", ctl->path,
@@ -176,8 +197,11 @@ static struct err connect_to(struct ctl *ctl, struct explanation *why)
         return explain(why, FAIL(USAGE), "--socket %s: longer than a unix socket's path can be", ctl->path);
     memcpy(address.sun_path, ctl->path, strlen(ctl->path));
     ctl->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (ctl->fd < 0 || connect(ctl->fd, (const struct sockaddr *)&address, sizeof address) != 0)
-        return lose(ctl, explain_connect(ctl->path, errno, why));
+    if (ctl->fd < 0 || connect(ctl->fd, (const struct sockaddr *)&address, sizeof address) != 0) {
+        int number = errno;
+        ctl->outcome = number == ENOENT || number == ECONNREFUSED ? CTL_ABSENT : CTL_LOST;
+        return explain_connect(ctl->path, number, why);
+    }
     return OK;
 }
 
@@ -233,6 +257,12 @@ struct err ctl_call(struct ctl *ctl, const char *verb, json_t *arguments, unsign
     json_t *answer DEFER(json_close) = NULL;
     TRY(send_request(ctl, verb, arguments, deadline, why));
     TRY(receive_before(ctl, deadline, watch, &answer, why));
+    while (ctl->progress && json_is_object(json_object_get(answer, "progress"))) {
+        ctl->progress(ctl->progress_ctx, json_object_get(answer, "progress"));
+        json_decref(answer);
+        answer = NULL;
+        TRY(receive_before(ctl, deadline_in(seconds), watch, &answer, why));
+    }
     const json_t *id = json_object_get(answer, "id");
     const json_t *error = json_object_get(answer, "error");
     json_t *result = json_object_get(answer, "return");

@@ -23,7 +23,8 @@
 enum ctl_outcome {
     CTL_FINE,
     CTL_REFUSED, /* the daemon answered with an error */
-    CTL_LOST,    /* nobody listens, no answer came, or nothing that a vtpmd would say */
+    CTL_LOST,    /* no answer came, or nothing that a vtpmd would say */
+    CTL_ABSENT,  /* nobody listens */
 };
 
 struct ctl {
@@ -33,6 +34,11 @@ struct ctl {
     size_t used, taken, capacity;
     long long last_id;
     enum ctl_outcome outcome;
+    int *passed; /* where a descriptor goes that comes with an answer, the caller's; NULL: none is taken */
+    /* "progress" of what is under way, which comes before the answer and begins the wait for it anew; NULL: none is
+     * expected. */
+    void (*progress)(void *ctx, const json_t *progress);
+    void *progress_ctx;
 };
 
 /* What else to watch while an answer is awaited: take is called whenever fd has something to read. */

@@ -19,6 +19,7 @@
 #include "untrusted/cli/ctl_key.h"
 #include "untrusted/cli/ctl_progress.h"
 #include "untrusted/cli/ctl_show.h"
+#include "untrusted/cli/ctl_store.h"
 #include "untrusted/cli/ctl_text.h"
 
 #define DEFAULT_SOCKET "/run/vtpm/admin.sock"
@@ -30,7 +31,7 @@
 struct request {
     const char *socket;
     const char *instance; /* the argument that is no option: a label or an id */
-    const char *owner, *front_key, *owner_key;
+    const char *owner, *front_key, *owner_key, *state_dir;
     const char *listen[LISTEN_MAX];
     size_t listen_count;
     const char *since_text, *timeout_text;
@@ -318,6 +319,31 @@ static struct err run_version(struct request *request, struct explanation *why)
     return print(request, version, show_version, why);
 }
 
+static struct ctl_store store_of(struct request *request)
+{
+    return (struct ctl_store){
+        .socket = request->socket,
+        .file = request->instance,
+        .state_dir = request->state_dir,
+        .seconds = request->timeout ? request->timeout : LONG_SECONDS,
+        .json = request->json,
+        .force = request->force,
+        .ctl = &request->ctl,
+    };
+}
+
+static struct err run_store_check(struct request *request, struct explanation *why)
+{
+    const struct ctl_store store = store_of(request);
+    return ctl_store_check(&store, why);
+}
+
+static struct err run_store_backup(struct request *request, struct explanation *why)
+{
+    const struct ctl_store store = store_of(request);
+    return ctl_store_backup(&store, why);
+}
+
 enum option_number {
     SOCKET,
     JSON,
@@ -332,6 +358,7 @@ enum option_number {
     FORCE,
     OWNER_KEY,
     SINCE,
+    STATE_DIR,
     HELP,
     VERSION,
     OPTION_COUNT
@@ -351,6 +378,7 @@ static const struct option long_options[] = {
     {"force", no_argument, NULL, FORCE},
     {"owner-key", required_argument, NULL, OWNER_KEY},
     {"since", required_argument, NULL, SINCE},
+    {"state-dir", required_argument, NULL, STATE_DIR},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
@@ -363,17 +391,21 @@ static const struct command {
     const char *name;
     const char *argument; /* NULL: it takes none */
     unsigned options;     /* besides those that every command takes */
+    bool optional;        /* the argument */
+    bool offline;         /* it connects by itself, if at all */
     struct err (*run)(struct request *request, struct explanation *why);
 } commands[] = {
-    {"create", "label", BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START), run_create},
-    {"list", NULL, BIT(DELETED), run_list},
-    {"show", "instance", 0, run_show},
-    {"start", "instance", BIT(DECLARE_DEAD), run_start},
-    {"stop", "instance", BIT(ALL), run_stop},
-    {"delete", "instance", BIT(FORCE) | BIT(OWNER_KEY), run_delete},
-    {"events", NULL, BIT(SINCE), run_events},
-    {"status", NULL, 0, run_status},
-    {"version", NULL, 0, run_version},
+    {"create", "label", BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START), false, false, run_create},
+    {"list", NULL, BIT(DELETED), false, false, run_list},
+    {"show", "instance", 0, false, false, run_show},
+    {"start", "instance", BIT(DECLARE_DEAD), false, false, run_start},
+    {"stop", "instance", BIT(ALL), false, false, run_stop},
+    {"delete", "instance", BIT(FORCE) | BIT(OWNER_KEY), false, false, run_delete},
+    {"events", NULL, BIT(SINCE), false, false, run_events},
+    {"status", NULL, 0, false, false, run_status},
+    {"version", NULL, 0, false, false, run_version},
+    {"store check", "file", BIT(STATE_DIR), true, true, run_store_check},
+    {"store backup", "file", BIT(FORCE) | BIT(STATE_DIR), false, true, run_store_backup},
 };
 
 static const char usage[] =
@@ -387,6 +419,8 @@ static const char usage[] =
     "  events [--since N]\n"
     "  status\n"
     "  version\n"
+    "  store check [FILE] [--state-dir DIR]\n"
+    "  store backup FILE [--force] [--state-dir DIR]\n"
     "INSTANCE is a label or an id. See vtpmctl(1).\n";
 
 static struct err take_option(int option, const char *argument, struct request *request, struct explanation *why)
@@ -394,6 +428,7 @@ static struct err take_option(int option, const char *argument, struct request *
     const char **const texts[OPTION_COUNT] = {
         [SOCKET] = &request->socket,       [TIMEOUT] = &request->timeout_text, [OWNER] = &request->owner,
         [FRONT_KEY] = &request->front_key, [OWNER_KEY] = &request->owner_key,  [SINCE] = &request->since_text,
+        [STATE_DIR] = &request->state_dir,
     };
     bool *const flags[OPTION_COUNT] = {
         [JSON] = &request->json, [NO_START] = &request->no_start,         [DELETED] = &request->deleted,
@@ -435,8 +470,14 @@ static struct err parse_numbers(struct request *request, struct explanation *why
     return OK;
 }
 
-static const struct command *find_command(const char *name)
+/* out_words: that its name takes, one or two. */
+static const struct command *find_command(const char *name, const char *second, int *out_words)
 {
+    char both[64];
+    bool two = strcmp(name, "store") == 0 && second;
+    *out_words = two ? 2 : 1;
+    (void)snprintf(both, sizeof both, "%s %s", name, two ? second : "");
+    if (two) name = both;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (strcmp(commands[i].name, name) == 0) return &commands[i];
     return NULL;
@@ -449,7 +490,7 @@ static struct err check_use(const struct command *command, unsigned seen, const 
         if (seen & BIT(i) && !((command->options | EVERYWHERE) & BIT(i)))
             return explain(why, FAIL(USAGE), "%s does not take --%s", command->name, long_options[i].name);
     bool wants = command->argument && !request->all;
-    if (wants && !request->instance)
+    if (wants && !request->instance && !command->optional)
         return explain(why, FAIL(USAGE), "%s: which %s?", command->name, command->argument);
     if (!wants && request->instance)
         return explain(why, FAIL(USAGE), "%s%s takes no %s", command->name, request->all ? " --all" : "",
@@ -475,10 +516,14 @@ static struct err parse_arguments(int argc, char **argv, struct request *request
         TRY(take_option(option, optarg, request, why));
     }
     if (optind == argc) return explain(why, FAIL(USAGE), "which command?");
-    *out_command = find_command(argv[optind]);
+    int words = 0;
+    *out_command = find_command(argv[optind], argv[optind + 1], &words);
+    if (!*out_command && strcmp(argv[optind], "store") == 0)
+        return explain(why, FAIL(USAGE), "store: check or backup?");
     if (!*out_command) return explain(why, FAIL(USAGE), "%s: unknown command", argv[optind]);
-    if (argc - optind > 2) return explain(why, FAIL(USAGE), "%s: one argument too many", argv[optind + 2]);
-    request->instance = argv[optind + 1];
+    const int last = optind + words;
+    if (argc - last > 1) return explain(why, FAIL(USAGE), "%s: one argument too many", argv[last + 1]);
+    request->instance = argv[last];
     TRY(parse_numbers(request, why));
     return check_use(*out_command, seen, request, why);
 }
@@ -487,7 +532,7 @@ static int complain(const struct request *request, struct err err, const struct 
 {
     (void)fflush(stdout);
     (void)fprintf(stderr, "vtpmctl: %s\n", explanation_text(why, err));
-    if (request->ctl.outcome == CTL_LOST) return 3;
+    if (request->ctl.outcome == CTL_LOST || request->ctl.outcome == CTL_ABSENT) return 3;
     if (request->ctl.outcome == CTL_REFUSED || err.code != ERR_USAGE) return 1;
     (void)fputs("Try \"vtpmctl --help\".\n", stderr);
     return 2;
@@ -502,7 +547,7 @@ int main(int argc, char **argv)
     struct err err = parse_arguments(argc, argv, &request, &command, &information, &why);
     if (information) return fputs(information, stdout) < 0 || fflush(stdout) != 0;
     unsigned greeting_seconds = request.timeout ? request.timeout : SHORT_SECONDS;
-    if (!err.code) err = ctl_open(request.socket, greeting_seconds, &request.ctl, &why);
+    if (!err.code && !command->offline) err = ctl_open(request.socket, greeting_seconds, &request.ctl, &why);
     if (!err.code) err = command->run(&request, &why);
     int status = err.code ? complain(&request, err, &why) : 0;
     ctl_close(&request.ctl);

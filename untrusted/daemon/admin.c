@@ -11,6 +11,7 @@
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/committer.h"
 #include "untrusted/daemon/request.h"
+#include "untrusted/daemon/store_work.h"
 #include "untrusted/daemon/view.h"
 #include "untrusted/host/log.h"
 
@@ -36,9 +37,11 @@ struct client {
     bool more;      /* lines that were read and have to wait their turn */
     time_t took;    /* when it last took something, or had taken everything */
     bool subscribed;
+    bool progress;   /* of work on the store: it wants to be told */
     bool deleted;    /* of list: tombstones too */
     json_t *list;    /* the answer to list, as far as it is there */
     json_t *id;      /* of the request */
+    int passed;      /* goes with the next byte that is written; -1: nothing */
     uint8_t *output; /* not written yet */
     size_t output_size;
     size_t output_capacity;
@@ -54,6 +57,7 @@ struct admin {
     sd_event_source *source;
     struct client *clients;
     size_t client_count;
+    bool store_work; /* under way */
     time_t born;
 };
 
@@ -76,6 +80,7 @@ static void free_client(struct client *c)
     c->admin->client_count--;
     json_decref(c->id);
     json_decref(c->list);
+    if (c->passed >= 0) close(c->passed);
     free(c->output);
     free(c);
 }
@@ -115,11 +120,32 @@ static bool make_room(struct client *c, size_t size)
     return true;
 }
 
+static ssize_t send_some(struct client *c, void *bytes, size_t size)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {bytes, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (c->passed >= 0) {
+        control.aligned = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.aligned), &c->passed, sizeof c->passed);
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+    }
+    ssize_t sent = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent <= 0 || c->passed < 0) return sent;
+    close(c->passed);
+    c->passed = -1;
+    return sent;
+}
+
 static bool flush(struct client *c)
 {
     size_t done = 0;
     while (done < c->output_size) {
-        ssize_t sent = send(c->fd, c->output + done, c->output_size - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send_some(c, c->output + done, c->output_size - done);
         if (sent < 0 && errno == EINTR) continue;
         if (sent < 0 && errno != EAGAIN) return false;
         if (sent < 0) break;
@@ -433,6 +459,43 @@ static void do_version(struct client *c, const struct request *request)
     answer(c, "return", json_pack("{s:s, s:i}", "version", VTPM_VERSION, "api", API_VERSION));
 }
 
+static void on_store_progress(void *ctx, uint64_t done, uint64_t all)
+{
+    struct client *c = ctx;
+    if (!c->progress || c->fd < 0 || c->output_size) return; /* a slow reader is told less often */
+    json_t *message = json_pack("{s:{s:I, s:I}}", "progress", "done", (json_int_t)done, "of", (json_int_t)all);
+    if (c->id) (void)json_object_set(message, "id", c->id);
+    if (!put_json(c, message)) drop(c);
+}
+
+static void on_store_done(void *ctx, struct err result, const char *reason, json_t *value, int fd)
+{
+    struct client *c = ctx;
+    c->admin->store_work = false;
+    c->passed = fd;
+    if (result.code)
+        answer_error(c, result, NULL, reason);
+    else
+        answer(c, "return", value);
+}
+
+static void do_store_work(struct client *c, const struct request *request)
+{
+    const struct store_work_listener listener = {c, on_store_progress, on_store_done};
+    struct supervisor *supervisor = c->admin->supervisor;
+    if (c->admin->store_work) {
+        answer_error(c, FAIL(STORE_BUSY), NULL,
+                     "the store is being checked or copied for somebody else: try again later");
+        return;
+    }
+    log_line(LOG_LEVEL_NOTICE, "%s asked for by process %d (user %u)", request->execute, (int)c->pid, (unsigned)c->uid);
+    struct err result = request->verb == REQUEST_STORE_CHECK ? store_work_check(supervisor, &listener)
+                                                             : store_work_backup(supervisor, &listener);
+    c->admin->store_work = !result.code;
+    c->progress = request->progress;
+    if (result.code) answer_error(c, result, NULL, NULL);
+}
+
 static void tell(void *ctx, const char *line, size_t size)
 {
     struct client *c = ctx;
@@ -447,10 +510,18 @@ static void do_subscribe(struct client *c, const struct request *request)
 }
 
 static void (*const verbs[])(struct client *c, const struct request *request) = {
-    [REQUEST_CREATE] = do_create,   [REQUEST_LIST] = do_list,           [REQUEST_SHOW] = do_show,
-    [REQUEST_START] = do_start,     [REQUEST_STOP] = do_stop,           [REQUEST_CHALLENGE] = do_challenge,
-    [REQUEST_DELETE] = do_delete,   [REQUEST_SUBSCRIBE] = do_subscribe, [REQUEST_STATUS] = do_status,
+    [REQUEST_CREATE] = do_create,
+    [REQUEST_LIST] = do_list,
+    [REQUEST_SHOW] = do_show,
+    [REQUEST_START] = do_start,
+    [REQUEST_STOP] = do_stop,
+    [REQUEST_CHALLENGE] = do_challenge,
+    [REQUEST_DELETE] = do_delete,
+    [REQUEST_SUBSCRIBE] = do_subscribe,
+    [REQUEST_STATUS] = do_status,
     [REQUEST_VERSION] = do_version,
+    [REQUEST_STORE_CHECK] = do_store_work,
+    [REQUEST_STORE_BACKUP] = do_store_work,
 };
 
 /* --- reading -------------------------------------------------------------------------------------------------------
@@ -569,6 +640,7 @@ static void add_client(struct admin *admin, int fd)
     }
     c->admin = admin;
     c->fd = fd;
+    c->passed = -1;
     c->events = EPOLLIN;
     c->pid = peer.pid;
     c->uid = peer.uid;

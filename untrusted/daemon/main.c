@@ -145,6 +145,7 @@ static struct err make_manager(struct daemon *d)
     const struct manager_listener listener = supervisor_listener(&d->supervisor);
     d->supervisor.instance_mrenclave = program_mrenclave(d->instance_program);
     TRY(crypto_init(&d->crypto));
+    d->supervisor.crypto = &d->crypto;
     return manager_open(&d->crypto, &door, program_mrenclave(d->manager_program), &listener, &d->supervisor.manager);
 }
 

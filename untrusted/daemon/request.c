@@ -93,14 +93,24 @@ static const struct member {
     {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "\"delete\""},
     {"signature", ONLY(REQUEST_DELETE), false, AT(signature), take_signature, "128 lower-case hexadecimal digits"},
     {"force", ONLY(REQUEST_DELETE), false, AT(force), take_flag, "true or false"},
+    {"progress", ONLY(REQUEST_STORE_CHECK) | ONLY(REQUEST_STORE_BACKUP), false, AT(progress), take_flag,
+     "true or false"},
     {"since", ONLY(REQUEST_SUBSCRIBE), false, AT(since), take_number, "the number of an event"},
 };
 
 static const char *const verbs[] = {
-    [REQUEST_CREATE] = "create",   [REQUEST_LIST] = "list",           [REQUEST_SHOW] = "show",
-    [REQUEST_START] = "start",     [REQUEST_STOP] = "stop",           [REQUEST_CHALLENGE] = "challenge",
-    [REQUEST_DELETE] = "delete",   [REQUEST_SUBSCRIBE] = "subscribe", [REQUEST_STATUS] = "status",
+    [REQUEST_CREATE] = "create",
+    [REQUEST_LIST] = "list",
+    [REQUEST_SHOW] = "show",
+    [REQUEST_START] = "start",
+    [REQUEST_STOP] = "stop",
+    [REQUEST_CHALLENGE] = "challenge",
+    [REQUEST_DELETE] = "delete",
+    [REQUEST_SUBSCRIBE] = "subscribe",
+    [REQUEST_STATUS] = "status",
     [REQUEST_VERSION] = "version",
+    [REQUEST_STORE_CHECK] = "store-check",
+    [REQUEST_STORE_BACKUP] = "store-backup",
 };
 
 static const struct member *member_of(enum request_verb verb, const char *name)

@@ -28,6 +28,8 @@ enum request_verb {
     REQUEST_SUBSCRIBE,
     REQUEST_STATUS,
     REQUEST_VERSION,
+    REQUEST_STORE_CHECK,
+    REQUEST_STORE_BACKUP,
 };
 
 struct request {
@@ -44,6 +46,7 @@ struct request {
     bool declare_dead;
     bool wait;
     bool force;
+    bool progress;
     uint64_t since;
     uint8_t owner[32];
     uint8_t front_key[32];

@@ -12,7 +12,8 @@
 
 char *settings_text(const struct instance *instance)
 {
-    json_t *settings = json_pack("{s:b}", "wanted", instance->wanted);
+    /* The label is for whoever looks at the store without a manager: vtpmctl store check. */
+    json_t *settings = json_pack("{s:b, s:s}", "wanted", instance->wanted, "label", instance->row.label);
     if (instance->listen) (void)json_object_set(settings, "listen", instance->listen);
     if (instance->lost[0]) (void)json_object_set_new(settings, "lost", json_string(instance->lost));
     char *text = settings ? json_dumps(settings, JSON_COMPACT) : NULL;

@@ -28,6 +28,7 @@ struct supervisor {
     uid_t instance_uid;
     gid_t instance_gid;
     const uint8_t *instance_mrenclave; /* of the image that instances will load */
+    const struct crypto *crypto;
     struct manager *manager;
     struct store *store; /* until the committer has it */
     struct anchor_host *anchor;

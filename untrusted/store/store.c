@@ -10,11 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define APPLICATION_ID "1448235085" /* "VTPM" */
-#define SCHEMA_VERSION "1"
-#define FILE_NAME      "vtpm.db"
-#define NEW_FILE_NAME  "vtpm.db.new"
-#define PATH_SIZE      4096u
+#define TEXT_OF(number) #number
+#define TEXT(number)    TEXT_OF(number)
+#define APPLICATION_ID  TEXT(STORE_APPLICATION_ID)
+#define SCHEMA_VERSION  TEXT(STORE_SCHEMA_VERSION)
+#define FILE_NAME       "vtpm.db"
+#define NEW_FILE_NAME   "vtpm.db.new"
+#define PATH_SIZE       4096u
 
 static const char schema[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
@@ -42,6 +44,7 @@ enum statement {
     PUT_STATE,
     DROP_STATE,
     GET_STATE,
+    GET_STORED,
     PUT_SETTINGS,
     GET_SETTINGS,
     DROP_SETTINGS,
@@ -62,6 +65,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [PUT_STATE] = "INSERT OR REPLACE INTO states(id, version, blob) VALUES(?, ?, ?)",
     [DROP_STATE] = "DELETE FROM states WHERE id = ?",
     [GET_STATE] = "SELECT blob FROM states WHERE id = ? AND version = ?",
+    [GET_STORED] = "SELECT blob, version FROM states WHERE id = ?",
     [PUT_SETTINGS] = "INSERT OR REPLACE INTO settings(id, json) VALUES(?, ?)",
     [GET_SETTINGS] = "SELECT json FROM settings WHERE id = ?",
     [DROP_SETTINGS] = "DELETE FROM settings WHERE id = ?",
@@ -166,7 +170,8 @@ static struct err expect(sqlite3 *db, const char *question, const char *answer)
 
 static struct err open_checked(struct store *store, const char *path)
 {
-    TRY(err_of(sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL)));
+    /* With its mutex: a backup that is given up may be ended on another thread than the one that writes. */
+    TRY(err_of(sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL)));
     (void)sqlite3_extended_result_codes(store->db, 1);
     (void)sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     TRY(err_of(sqlite3_exec(store->db, "PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL)));
@@ -212,6 +217,11 @@ void store_close(struct store **store)
 const char *store_error(const struct store *store)
 {
     return store->error;
+}
+
+struct sqlite3 *store_handle(struct store *store)
+{
+    return store->db;
 }
 
 /* --- statements --------------------------------------------------------------------------------------------------- */
@@ -367,6 +377,19 @@ struct err store_read_master(struct store *store, uint8_t **out_blob, size_t *ou
 struct err store_read_head(struct store *store, uint8_t **out_blob, size_t *out_size)
 {
     return read_meta(store, "head", out_blob, out_size);
+}
+
+struct err store_read_stored(struct store *store, const struct instance_id *id, uint64_t *out_version,
+                             uint8_t **out_blob, size_t *out_size)
+{
+    bool found = false;
+    sqlite3_stmt *statement = ready_id(store, GET_STORED, id);
+    TRY(fetch(store, statement, &found));
+    ENSURE(found, STATE_MISSING);
+    struct err result = copy_column(statement, 0, out_blob, out_size);
+    *out_version = (uint64_t)sqlite3_column_int64(statement, 1);
+    (void)sqlite3_reset(statement);
+    return result;
 }
 
 struct err store_read_state(struct store *store, const struct instance_id *id, uint64_t version, uint8_t **out_blob,

@@ -11,6 +11,11 @@
  * SQLite, the file system and the disk keep their promises); what it reads back is what was written or an error; two
  * processes never have it open. It sees ciphertext only. Not guaranteed: that the file is the newest there ever was.
  *
+ * Versions: application_id says that the file is a store at all, user_version which schema it has. store_open takes
+ * exactly its own schema. A release that changes the schema raises STORE_SCHEMA_VERSION by one, and its store_open brings
+ * an older one up to it, in one transaction, before anything else is read; it never takes a newer one, and nothing is
+ * ever brought down. What is inside the blobs has a format of its own (abi/blob.h), which the schema does not follow.
+ *
  * Calls block; those that write are made on a thread of their own (daemon/committer.h). One thread at a time.
  */
 #pragma once
@@ -22,7 +27,11 @@
 #include "base/id.h"
 #include "base/span.h"
 
+#define STORE_APPLICATION_ID 1448235085 /* of every store there is: never to be changed */
+#define STORE_SCHEMA_VERSION 1
+
 struct store;
+struct sqlite3;
 
 /* Makes the database, durable on success; it must not exist. ERR_STORE_EXISTS, ERR_STORE_IO. */
 struct err store_init(const char *directory);
@@ -30,6 +39,9 @@ struct err store_init(const char *directory);
 /* ERR_STORE_MISSING, ERR_STORE_FOREIGN (application id, schema version, damage), ERR_STORE_BUSY, ERR_STORE_IO. */
 struct err store_open(const char *directory, struct store **out_store);
 void store_close(struct store **store);
+
+/* For check.h and backup.h, under the same rule: one thread at a time. */
+struct sqlite3 *store_handle(struct store *store);
 
 /* What SQLite said of the last error, for the log. */
 const char *store_error(const struct store *store);
@@ -70,6 +82,9 @@ struct err store_read_master(struct store *store, uint8_t **out_blob, size_t *ou
 struct err store_read_head(struct store *store, uint8_t **out_blob, size_t *out_size);
 struct err store_read_state(struct store *store, const struct instance_id *id, uint64_t version, uint8_t **out_blob,
                             size_t *out_size);
+/* Whatever version is there, for a check. Errors as above. */
+struct err store_read_stored(struct store *store, const struct instance_id *id, uint64_t *out_version,
+                             uint8_t **out_blob, size_t *out_size);
 /* Calls row for each row, by slot; an error of row ends it and is returned. */
 struct err store_each_row(struct store *store, void *ctx, struct err (*row)(void *ctx, const struct store_row *row));
 

@@ -733,6 +733,71 @@ def a_status_without_manager_is_not_signed_for(place):
         signs_nothing(place, "nothing was signed")
 
 
+# --- the store; what vtpmd and real files do is in tests/system/store_check.py ---
+
+CLEAN = {"findings": [], "rows": 2, "states": 2, "other-manager": 0, "compared": 2, "busy": 0}
+FINDING = {"subject": "web1 (" + ID + ")", "fault": "its state\x1b[2J is missing", "cure": "restore"}
+
+
+@test
+def store_check_tells_what_the_daemon_found(place):
+    place.daemon.answers["store-check"] = CLEAN
+    tap.require("2 instances, 2 states, 0 findings" in place.succeeds("store", "check"), "clean")
+    place.daemon.answers["store-check"] = {**CLEAN, "findings": [FINDING, FINDING]}
+    result = place.run("store", "check")
+    tap.require(result.returncode == 1 and result.stdout.count(b"its state?[2J is missing") == 2, result)
+    result = place.run("--json", "store", "check")
+    tap.require(result.returncode == 1 and json.loads(result.stdout)["findings"] == [FINDING, FINDING], result)
+    for lie in ({}, {"findings": None}, {"findings": 5}):
+        place.daemon.answers["store-check"] = lie
+        place.fails("store", "check", status=3, saying="no findings")
+
+
+@test
+def progress_that_nobody_asked_for_is_no_answer(place):
+    for verb, command in (("store-check", ("store", "check")), ("version", ("version",))):
+        progress = json.dumps({"progress": {"done": 1, "of": 2}, "id": 1}).encode() + b"\n"
+        place.daemon.answers[verb] = lambda connection, request, progress=progress: progress
+        place.fails("--timeout", "2", *command, status=3, saying="vtpmd")
+
+
+@test
+def a_backup_that_comes_without_a_copy_leaves_nothing(place):
+    place.daemon.answers["store-backup"] = {"size": 4096}
+    place.fails("store", "backup", place.path("b.db"), status=3, saying="no copy with it")
+    place.daemon.answers["store-backup"] = {"error": {"class": "STORE_IO", "code": 197, "desc": "no room"}}
+    place.fails("store", "backup", place.path("b.db"), status=1, saying="no room")
+    tap.require(not [name for name in os.listdir(place.path("")) if name.startswith("b.db")], "something was left")
+
+
+@test
+def a_copy_that_is_shorter_than_it_is_said_to_be_is_not_kept(place):
+    Path(place.path("copy")).write_bytes(b"x" * 5000)
+
+    def answer(size):
+        def send(connection, request):
+            with open(place.path("copy"), "rb") as file:
+                line = json.dumps({"return": {"size": size}, "id": request["id"]}).encode() + b"\n"
+                socket.send_fds(connection, [line], [file.fileno()])
+        return send
+
+    place.daemon.answers["store-backup"] = answer(6000)
+    place.fails("store", "backup", place.path("b.db"), status=1, saying="ends early")
+    tap.require(not [name for name in os.listdir(place.path("")) if name.startswith("b.db")], "something was left")
+    place.daemon.answers["store-backup"] = answer(5000)
+    place.succeeds("store", "backup", place.path("b.db"))
+    tap.require(Path(place.path("b.db")).read_bytes() == b"x" * 5000, "other bytes")
+
+
+@test
+def store_wants_a_verb_and_one_file(place):
+    for words, saying in ((("store",), "check or backup"), (("store", "burn"), "check or backup"),
+                          (("store", "backup"), "which file"), (("store", "check", "a", "b"), "too many"),
+                          (("store", "check", "a", "--state-dir", "b"), "not both"),
+                          (("store", "check", "--force"), "does not take --force")):
+        place.fails(*words, status=2, saying=saying)
+
+
 # --- completion ---
 
 
@@ -752,7 +817,7 @@ def complete(place, *words):
 
 @test
 def bash_completes_commands_and_options(place):
-    tap.require(complete(place, "st") == ["start", "stop", "status"], "commands")
+    tap.require(complete(place, "st") == ["start", "stop", "status", "store"], "commands")
     tap.require(complete(place, "create", "web1", "--o") == ["--owner"], "options")
     tap.require(complete(place, "--socket", "list", "de") == ["delete"], "an option's value is not the command")
     tap.require(complete(place, "delete", "web1", "--f") == ["--force"], "options of delete")
@@ -761,13 +826,19 @@ def bash_completes_commands_and_options(place):
 @test
 def bash_completes_every_command_and_option_that_there_is(place):
     usage = place.succeeds("--help")
-    commands = re.findall(r"^  ([a-z]+)", usage, re.MULTILINE)
-    tap.require(set(commands) <= set(complete(place, "")) and len(commands) == 9, f"commands: {complete(place, '')}")
-    for line in usage.splitlines():
-        command = line.split()[0]
-        if command in commands:
-            for option in re.findall(r"--[a-z-]+", line):
-                tap.require(option in complete(place, command, "--"), f"{command} {option}")
+    commands = re.findall(r"^  ((?:store )?[a-z]+)", usage, re.MULTILINE)
+    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 11, f"commands: {complete(place, '')}")
+    for command in commands:
+        for line in usage.splitlines():
+            for option in re.findall(r"--[a-z-]+", line) if line.startswith(f"  {command} ") else ():
+                tap.require(option in complete(place, *command.split(), "--"), f"{command} {option}")
+
+
+@test
+def bash_completes_the_verbs_and_files_of_store(place):
+    tap.require(complete(place, "store", "b") == ["backup"], "verbs")
+    Path(place.path("here.db")).touch()
+    tap.require(complete(place, "store", "check", place.path("he")) == [place.path("here.db")], "files")
 
 
 @test
