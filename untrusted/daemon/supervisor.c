@@ -221,7 +221,8 @@ static struct err load_row(struct loading *loading, const struct manager_row *ro
 {
     struct instance *instance = NULL;
     TRY(roster_add(&loading->supervisor->roster, loading->supervisor, row, &instance));
-    if (row->state == MANAGER_DELETED) return OK;
+    /* A vtpmd that was killed between the tombstone and this left them. */
+    if (row->state == MANAGER_DELETED) return store_forget(loading->store, &row->id);
     TRY(load_settings(loading, instance));
     struct err result = store_read_process(loading->store, &row->id, &instance->identity);
     instance->has_identity = !result.code;
