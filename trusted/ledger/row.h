@@ -19,6 +19,7 @@
 struct ledger_row {
     uint32_t slot;
     enum manager_instance_state state;
+    enum manager_origin origin;
     struct instance_id id;
     char label[MANAGER_LABEL_SIZE]; /* zeros up to its end */
     uint64_t epoch;
@@ -42,7 +43,6 @@ struct ledger_row {
     uint32_t next_in_labels;
 };
 
-#define ROW_ORIGIN_HERE 1u
 /* The row as on K1, then sealed_by, provisioned_by. */
 #define ROW_PUBLIC_SIZE (MANAGER_ROW_SIZE + 2u * SGX_HASH_SIZE)
 #define ROW_SEALED_SIZE (ROW_PUBLIC_SIZE + BLOB_ROOT_SIZE)

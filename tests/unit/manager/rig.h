@@ -55,6 +55,7 @@ struct rig {
     uint64_t requests;
     uint64_t time; /* of the host, ns */
     bool hold_stores;
+    bool imports;        /* what is created is created to be imported */
     uint64_t held_store; /* the number of the one that waits, 0: none */
     struct rig_disk disk;
     size_t effect_count; /* of the last call, and of those that confirmed stores */
