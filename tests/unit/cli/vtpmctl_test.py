@@ -761,7 +761,7 @@ def bash_completes_commands_and_options(place):
 def bash_completes_every_command_and_option_that_there_is(place):
     usage = place.succeeds("--help")
     commands = re.findall(r"^  ([a-z]+)", usage, re.MULTILINE)
-    tap.require(set(commands) <= set(complete(place, "")) and len(commands) == 9, f"commands: {complete(place, '')}")
+    tap.require(set(commands) <= set(complete(place, "")) and len(commands) == 10, f"commands: {complete(place, '')}")
     for line in usage.splitlines():
         command = line.split()[0]
         if command in commands:
