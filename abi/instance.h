@@ -26,7 +26,8 @@ enum instance_call {
     INSTANCE_PEER = 2,
     /*
      * The sealed state, or nothing for a new TPM, as PROVISION said. Powers the TPM on. Effects: PEER (READY); or STORE
-     * and PEER (COMMIT) when there is something to be made durable first, and READY follows ANCHORED.
+     * and PEER (COMMIT) when there is something to be made durable first, and READY follows ANCHORED. Nothing, too, for
+     * one that is to be imported: it stays off until K2 has brought its state.
      */
     INSTANCE_LOAD = 3,
     /* One record of K2. Effects: RECORD, or STORE and PEER (the response waits), or PEER alone (a reset waits for its

@@ -93,8 +93,8 @@ enum manager_effect {
 #define MANAGER_K1_HEADER_SIZE 16u
 
 enum manager_verb {
-    /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros. Result: row.
-     */
+    /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros, u8 origin
+     * (enum manager_origin), u8[7] 0. Result: row. */
     MANAGER_CREATE = 1,
     /* u8[16] id. Allows one start and asks for the enclave (CREATE_ENCLAVE). Result: row. */
     MANAGER_START_INSTANCE = 2,
@@ -142,9 +142,15 @@ enum manager_instance_state {
     MANAGER_DELETED = 5, /* a tombstone */
 };
 
+/* Never changes. An imported instance has no state until one was imported, and no TPM is ever made for it. */
+enum manager_origin {
+    MANAGER_ORIGIN_HERE = 1,
+    MANAGER_ORIGIN_IMPORTED = 2,
+};
+
 /*
- * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin (1:
- * made here), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64 deaths
+ * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin
+ * (enum manager_origin), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64 deaths
  * declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32] holder
  * key
  */

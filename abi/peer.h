@@ -71,7 +71,7 @@ enum peer_word {
      * front-end key or zeros
      */
     PEER_PROVISION = 1,
-    /* instance: u8[32] share of the instance for K2. The TPM is on. */
+    /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT) its state may come. */
     PEER_READY = 2,
     /* instance: u64 version, u8[32] SHA-256 of the sealed state. May be said again, with the same words. */
     PEER_COMMIT = 3,
@@ -84,8 +84,9 @@ enum peer_word {
 };
 
 enum peer_mode {
-    PEER_MODE_NEW = 1,  /* no state was ever acknowledged: make a TPM */
-    PEER_MODE_OPEN = 2, /* the state of this version and digest, or none */
+    PEER_MODE_NEW = 1,    /* no state was ever acknowledged: make a TPM */
+    PEER_MODE_OPEN = 2,   /* the state of this version and digest, or none */
+    PEER_MODE_IMPORT = 3, /* no state was ever acknowledged: take one over K2 (K2_IMPORT), and never make a TPM */
 };
 
 #define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 3u * 32u)

@@ -170,9 +170,10 @@ static void ask(uint8_t verb, const void *arguments, size_t size)
 static void serve(void)
 {
     static unsigned labels;
-    uint8_t create[MANAGER_LABEL_SIZE + 64] = {'s', (uint8_t)('a' + labels / 676 % 26),
+    uint8_t create[MANAGER_LABEL_SIZE + 72] = {'s', (uint8_t)('a' + labels / 676 % 26),
                                                (uint8_t)('a' + labels / 26 % 26), (uint8_t)('a' + labels % 26)};
     labels++;
+    create[MANAGER_LABEL_SIZE + 64] = MANAGER_ORIGIN_HERE;
     uint8_t attach[INSTANCE_ID_SIZE + 8 + X25519_SIZE] = {0};
     uint8_t message[PEER_MESSAGE_MAX];
     static const uint8_t holder[ED25519_PUBLIC_SIZE] = "a holder";

@@ -73,10 +73,11 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
 {
     uint8_t *reserved = NULL;
     struct writer w = writer_of(out, PEER_PROVISION_SIZE);
+    const enum peer_mode first = m->imports ? PEER_MODE_IMPORT : PEER_MODE_NEW;
     must(write_bytes(&w, m->known.instance.bytes, INSTANCE_ID_SIZE));
     must(write_u64(&w, m->known.epoch));
     must(write_u64(&w, m->known.start));
-    must(write_u8(&w, m->recorded.version ? PEER_MODE_OPEN : PEER_MODE_NEW));
+    must(write_u8(&w, (uint8_t)(m->recorded.version ? PEER_MODE_OPEN : first)));
     must(write_u8(&w, (uint8_t)m->link_kind));
     must(write_zeros(&w, 6, &reserved));
     must(write_bytes(&w, m->root_key, sizeof m->root_key));

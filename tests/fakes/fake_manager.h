@@ -22,6 +22,7 @@ struct fake_manager {
     uint8_t root_key[BLOB_ROOT_SIZE];
     struct fake_state recorded;
     uint8_t sealed_under[SGX_HASH_SIZE];
+    bool imports; /* the instance was created to be imported */
     enum link_kind link_kind;
     uint8_t front_share[X25519_SIZE];
     uint8_t enrolled[X25519_SIZE];

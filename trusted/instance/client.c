@@ -3,7 +3,7 @@
  *
  * Guarantees: what is malformed or not allowed now is answered with a code and did not reach libtpms; a TPM is reset
  * only when the manager has confirmed that this enclave holds the instance; without a word of the manager it runs at
- * most INSTANCE_LEASE_COMMANDS commands. Nothing here allocates.
+ * most INSTANCE_LEASE_COMMANDS commands; a TPM that is still to be imported runs none. Nothing here allocates.
  */
 #include "trusted/instance/instance.h"
 
@@ -63,6 +63,7 @@ static struct err run_command(struct instance *instance, const struct request *r
 static struct err ask_before_reset(struct instance *instance, const struct request *request, struct writer *out)
 {
     if (request->command.size > 0) return refuse(instance, FAIL(TRAILING), out);
+    if (import_awaited(instance)) return refuse(instance, FAIL(TPM_OFF), out);
     instance->state = INSTANCE_WAITING;
     instance->under_way = UNDER_WAY_RESET;
     return effect_ask_lease(instance, out);
@@ -84,6 +85,12 @@ static struct err power_off(struct instance *instance, const struct request *req
     return effect_settle(instance, out);
 }
 
+static struct err take_part(struct instance *instance, const struct request *request, struct writer *out)
+{
+    begin_response(instance, import_part(instance, request->command));
+    return effect_settle(instance, out);
+}
+
 static struct err run_request(struct instance *instance, struct span message, struct writer *out)
 {
     struct request request;
@@ -92,6 +99,7 @@ static struct err run_request(struct instance *instance, struct span message, st
     if (request.verb == K2_COMMAND) return run_command(instance, &request, out);
     if (request.verb == K2_RESET) return ask_before_reset(instance, &request, out);
     if (request.verb == K2_POWER_OFF) return power_off(instance, &request, out);
+    if (request.verb == K2_IMPORT) return take_part(instance, &request, out);
     return refuse(instance, FAIL(BAD_VALUE), out);
 }
 

@@ -38,6 +38,7 @@ void instance_forget(struct instance *instance)
     wipe(instance->request, sizeof instance->request);
     wipe(instance->response, sizeof instance->response);
     instance->response_size = 0;
+    import_forget(instance);
 }
 
 struct err instance_fail_if(struct instance *instance, struct err err)
@@ -144,6 +145,7 @@ static struct err load(struct instance *instance, struct span blob, struct write
 {
     if (instance->mode == PEER_MODE_OPEN) return open_state(instance, blob, out);
     ENSURE(blob.size == 0, BAD_VALUE);
+    if (instance->mode == PEER_MODE_IMPORT) return effect_release(instance, out);
     return instance_fail_if(instance, make_tpm(instance, out));
 }
 

@@ -4,6 +4,7 @@
  *   instance.c   the states, the table of calls, START, LOAD and STOP
  *   manager.c    the words of the manager: admission, provisioning, anchors, leases, a resumed session
  *   client.c     K2: the requests of the front-end
+ *   import.c     a state that comes over K2
  *   effects.c    what leaves: effects, commits, responses, the receipt
  *
  * Guarantees: none of these functions leaves a secret in memory that the structure does not own.
@@ -57,6 +58,13 @@ struct recorded_state {
     uint8_t digest[SHA256_SIZE];
 };
 
+/* A state on its way in: the parts that have come. */
+struct import {
+    uint8_t *bytes; /* owned, wiped; NULL: none is under way */
+    size_t size;
+    size_t taken;
+};
+
 struct instance {
     enum instance_state state;
     enum under_way under_way;
@@ -83,6 +91,7 @@ struct instance {
     struct link link; /* K2 */
     uint8_t share[X25519_SIZE];
     struct tpm tpm;
+    struct import import;
     uint8_t request[RECORD_OVERHEAD + K2_MESSAGE_MAX]; /* what a record or a message of the manager carries */
     uint8_t response[K2_MESSAGE_MAX];
     size_t response_size;
@@ -110,6 +119,19 @@ struct err effect_ask_lease(struct instance *instance, struct writer *out);
 struct err effect_settle(struct instance *instance, struct writer *out);
 /* What was held back. */
 struct err effect_release(struct instance *instance, struct writer *out);
+
+/* --- import.c --- */
+
+/* This instance has no state yet and is to be given one: there is no TPM to power on. */
+bool import_awaited(const struct instance *instance);
+/*
+ * Takes one part (link/k2.h). With the last one the TPM is on, and the state waits to be committed. ERR_VERB_STATE (no
+ * import is awaited), ERR_TRUNCATED, ERR_BAD_VALUE, ERR_TOO_LARGE, ERR_NO_MEMORY, ERR_STATE_REJECTED, ERR_TPM: nothing
+ * is kept of what came before.
+ */
+struct err import_part(struct instance *instance, struct span part);
+/* Wipes what has come. */
+void import_forget(struct instance *instance);
 
 /* --- client.c, manager.c: handlers of calls --- */
 

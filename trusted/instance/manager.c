@@ -52,8 +52,8 @@ static struct err parse_provision(struct span fields, struct provision *out)
     TRY(read_bytes(&r, out->enrolled, sizeof out->enrolled));
     TRY(reader_end(&r));
     ENSURE(memcmp(reserved, zeros, sizeof zeros) == 0, BAD_VALUE);
-    ENSURE(out->mode == PEER_MODE_NEW || out->mode == PEER_MODE_OPEN, BAD_VALUE);
-    ENSURE((out->mode == PEER_MODE_NEW) == (out->state.version == 0), BAD_VALUE);
+    ENSURE(out->mode >= PEER_MODE_NEW && out->mode <= PEER_MODE_IMPORT, BAD_VALUE);
+    ENSURE((out->mode == PEER_MODE_OPEN) == (out->state.version != 0), BAD_VALUE);
     ENSURE(out->link_kind == LINK_K2_NAMED || out->link_kind == LINK_K2_ENROLLED, BAD_VALUE);
     return OK;
 }

@@ -55,7 +55,7 @@ struct err row_write(const struct ledger_row *row, struct writer *out)
     TRY(write_u8(out, (uint8_t)row->state));
     TRY(write_u8(out, row_has_owner(row)));
     TRY(write_u8(out, row_has_front_key(row)));
-    TRY(write_u8(out, ROW_ORIGIN_HERE));
+    TRY(write_u8(out, (uint8_t)row->origin));
     TRY(write_bytes(out, row->id.bytes, sizeof row->id.bytes));
     TRY(write_bytes(out, row->label, sizeof row->label));
     TRY(write_u64(out, row->epoch));
@@ -111,7 +111,9 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     TRY(read_bytes(&r, row.root_key, sizeof row.root_key));
     TRY(reader_end(&r));
     row.state = state;
-    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED && origin == ROW_ORIGIN_HERE, BAD_VALUE);
+    row.origin = origin;
+    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED, BAD_VALUE);
+    ENSURE(origin == MANAGER_ORIGIN_HERE || origin == MANAGER_ORIGIN_IMPORTED, BAD_VALUE);
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
     ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);
     ENSURE(state != MANAGER_DELETED || has_no_keys(&row), BAD_VALUE);

@@ -19,6 +19,7 @@
 struct ledger_row {
     uint32_t slot;
     enum manager_instance_state state;
+    enum manager_origin origin;
     struct instance_id id;
     char label[MANAGER_LABEL_SIZE]; /* zeros up to its end */
     uint64_t epoch;
@@ -37,7 +38,6 @@ struct ledger_row {
     uint64_t store; /* not stored: what is above is durable when this store is */
 };
 
-#define ROW_ORIGIN_HERE 1u
 /* The row as on K1, then sealed_by, provisioned_by. */
 #define ROW_PUBLIC_SIZE (MANAGER_ROW_SIZE + 2u * SGX_HASH_SIZE)
 #define ROW_SEALED_SIZE (ROW_PUBLIC_SIZE + BLOB_ROOT_SIZE)

@@ -216,6 +216,12 @@ static void resumption_wipe(struct peer_resumption *known)
     wipe(known, sizeof *known);
 }
 
+static enum peer_mode mode_of(const struct ledger_row *row)
+{
+    if (row->version) return PEER_MODE_OPEN;
+    return row->origin == MANAGER_ORIGIN_IMPORTED ? PEER_MODE_IMPORT : PEER_MODE_NEW;
+}
+
 static struct err write_provision(const struct manager *manager, const struct ledger_row *row,
                                   const uint8_t front_share[X25519_SIZE], struct writer *w)
 {
@@ -225,7 +231,7 @@ static struct err write_provision(const struct manager *manager, const struct le
     TRY(write_bytes(w, row->id.bytes, sizeof row->id.bytes));
     TRY(write_u64(w, row->epoch));
     TRY(write_u64(w, row->start));
-    TRY(write_u8(w, row->version ? PEER_MODE_OPEN : PEER_MODE_NEW));
+    TRY(write_u8(w, (uint8_t)mode_of(row)));
     TRY(write_u8(w, (uint8_t)link_kind_of(row)));
     TRY(write_zeros(w, 6, &padding));
     TRY(write_bytes(w, row->root_key, sizeof row->root_key));

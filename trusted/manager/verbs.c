@@ -56,6 +56,19 @@ static struct err draw_unused_id(const struct ledger *ledger, struct instance_id
     return ledger_check_label(ledger, text);
 }
 
+static struct err read_origin(struct reader *r, enum manager_origin *out)
+{
+    static const uint8_t zeros[7];
+    uint8_t origin = 0;
+    struct span reserved;
+    TRY(read_u8(r, &origin));
+    TRY(read_span(r, sizeof zeros, &reserved));
+    ENSURE(origin == MANAGER_ORIGIN_HERE || origin == MANAGER_ORIGIN_IMPORTED, BAD_VALUE);
+    ENSURE(memcmp(reserved.data, zeros, sizeof zeros) == 0, BAD_VALUE);
+    *out = origin;
+    return OK;
+}
+
 static struct err create(struct manager *manager, struct request *request)
 {
     struct ledger_row row DEFER(row_wipe) = {.state = MANAGER_PROVISIONED, .created = clock_now()};
@@ -63,6 +76,7 @@ static struct err create(struct manager *manager, struct request *request)
     TRY(read_bytes(&request->arguments, row.label, sizeof row.label));
     TRY(read_bytes(&request->arguments, row.owner, sizeof row.owner));
     TRY(read_bytes(&request->arguments, row.front_key, sizeof row.front_key));
+    TRY(read_origin(&request->arguments, &row.origin));
     TRY(reader_end(&request->arguments));
     TRY(row_check_label(row.label));
     /* A UUID has one spelling here, so that it is compared as one. */

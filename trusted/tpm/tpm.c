@@ -207,6 +207,19 @@ struct err tpm_power_on(struct tpm *tpm, struct span permanent)
     return err;
 }
 
+struct err tpm_power_on_imported(struct tpm *tpm, struct span permanent)
+{
+    TRY(tpm_power_on(tpm, permanent));
+    if (!tpm_in_failure_mode(tpm)) {
+        tpm->commit_pending = true;
+        return OK;
+    }
+    libtpms_off(tpm);
+    tpm_forget(tpm);
+    tpm->commit_pending = false;
+    return FAIL(STATE_REJECTED);
+}
+
 struct err tpm_reset(struct tpm *tpm)
 {
     if (tpm->on) libtpms_off(tpm);

@@ -32,6 +32,12 @@ struct err tpm_power_on_new(struct tpm *tpm);
 struct err tpm_power_on(struct tpm *tpm, struct span permanent);
 
 /*
+ * Powers on from a state of another libtpms. A commit of that state is pending afterwards. As tpm_power_on; a TPM that
+ * would be in failure mode is rejected too.
+ */
+struct err tpm_power_on_imported(struct tpm *tpm, struct span permanent);
+
+/*
  * Runs one command (TPM 2.0 Library, Part 1, 18) at locality 0 to 4 and writes the response. A refusal by the TPM is a
  * response. ERR_TPM_OFF, ERR_TPM.
  */

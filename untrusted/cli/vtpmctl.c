@@ -16,11 +16,14 @@
 
 #include "untrusted/cli/ctl_act.h"
 #include "untrusted/cli/ctl_client.h"
+#include "untrusted/cli/ctl_enclave.h"
 #include "untrusted/cli/ctl_key.h"
 #include "untrusted/cli/ctl_progress.h"
 #include "untrusted/cli/ctl_show.h"
 #include "untrusted/cli/ctl_store.h"
 #include "untrusted/cli/ctl_text.h"
+#include "untrusted/cli/swtpm_source.h"
+#include "untrusted/host/hygiene.h"
 
 #define DEFAULT_SOCKET "/run/vtpm/admin.sock"
 #define SHORT_SECONDS  10u  /* what only looks */
@@ -34,6 +37,7 @@ struct request {
     const char *owner, *front_key, *owner_key, *state_dir;
     const char *listen[LISTEN_MAX];
     size_t listen_count;
+    struct swtpm_options from;
     const char *since_text, *timeout_text;
     json_int_t since;
     unsigned timeout; /* seconds; 0: the command's own */
@@ -268,6 +272,132 @@ static struct err ask_delete(struct request *request, json_t **out_instance, str
     return call(request, "delete", arguments, LONG_SECONDS, NULL, out_instance, why);
 }
 
+/* --- import --- */
+
+/* Not found, or a tombstone: *out_instance stays NULL. */
+static struct err find_living(struct request *request, json_t **out_instance, struct explanation *why)
+{
+    struct explanation refusal = {0};
+    struct err err = call(request, "show", instance_arguments(request), SHORT_SECONDS, NULL, out_instance, &refusal);
+    if (err.code == ERR_NO_INSTANCE && request->ctl.outcome == CTL_REFUSED) {
+        request->ctl.outcome = CTL_FINE;
+        return OK;
+    }
+    if (err.code) return explain(why, err, "%s", explanation_text(&refusal, err));
+    const char *state = json_string_value(json_object_get(*out_instance, "state"));
+    if (!state || strcmp(state, "deleted") != 0) return OK;
+    json_decref(*out_instance);
+    *out_instance = NULL;
+    return OK;
+}
+
+static struct err create_for_import(struct request *request, json_t **out_instance, struct explanation *why)
+{
+    const bool no_start = request->no_start;
+    json_t *arguments = NULL;
+    request->no_start = false; /* it is not served yet, but its enclave has to be there */
+    struct err err = create_arguments(request, &arguments, why);
+    request->no_start = no_start;
+    TRY(err);
+    (void)json_object_set_new(arguments, "import", json_true());
+    return call_told(request, "create", arguments, out_instance, why);
+}
+
+/* An import was broken off, and its instance waits: it begins with an enclave of its own. */
+static struct err start_again(struct request *request, const json_t *known, json_t **out_instance,
+                              struct explanation *why)
+{
+    json_t *stopped DEFER(json_close) = NULL;
+    const char *origin = json_string_value(json_object_get(known, "origin"));
+    const bool waits =
+        origin && strcmp(origin, "imported") == 0 && json_integer_value(json_object_get(known, "version")) == 0;
+    if (!waits)
+        return explain(why, FAIL(LABEL_TAKEN), "%s exists, and import replaces no TPM: choose another label",
+                       request->instance);
+    if (request->owner || request->listen_count > 0)
+        return explain(why, FAIL(LABEL_TAKEN),
+                       "%s was made for an import already, with what was said then: leave --owner and --listen out, or "
+                       "delete it first",
+                       request->instance);
+    if (json_is_true(json_object_get(known, "wanted")))
+        TRY(call(request, "stop", instance_arguments(request), LONG_SECONDS, NULL, &stopped, why));
+    return call_told(request, "start", instance_arguments(request), out_instance, why);
+}
+
+static void enclave_close(struct ctl_enclave *enclave)
+{
+    ctl_enclave_close(enclave);
+}
+
+static struct err give_state(struct request *request, const json_t *instance, struct span permanent,
+                             struct ctl_enclave *enclave, struct explanation *why)
+{
+    struct instance_id id;
+    const char *label = json_string_value(json_object_get(instance, "label"));
+    const char *text = json_string_value(json_object_get(instance, "id"));
+    if (!label || strchr(label, '/') || !text || id_parse(text, &id).code) return missing(request, "label or id", why);
+    const unsigned seconds = request->timeout ? request->timeout : LONG_SECONDS;
+    TRY(ctl_enclave_open(request->socket, label, &id, seconds, enclave, why));
+    return ctl_enclave_import(enclave, permanent, why);
+}
+
+/* What was begun is stopped; it waits for another attempt. */
+static struct err give_up_import(struct request *request, struct err err, struct explanation *why)
+{
+    const struct explanation cause = *why;
+    struct explanation ignored = {0};
+    json_t *stopped DEFER(json_close) = NULL;
+    const enum ctl_outcome outcome = request->ctl.outcome;
+    if (call(request, "stop", instance_arguments(request), LONG_SECONDS, NULL, &stopped, &ignored).code)
+        request->ctl.outcome = outcome;
+    return explain(why, err, "%.350s\n%s waits for its state: import it again, or vtpmctl delete it",
+                   explanation_text(&cause, err), request->instance);
+}
+
+static void show_import(const json_t *instance, FILE *out)
+{
+    size_t index = 0;
+    const json_t *path = NULL;
+    show_outcome(instance, out);
+    (void)fputs("The files of swtpm still hold every key of this TPM. Once the machine has started with the new one:\n",
+                out);
+    json_array_foreach(json_object_get(instance, "shred"), index, path)
+    {
+        (void)fprintf(out, "    shred -u -- '%s'\n", shown_text(json_string_value(path)).text);
+    }
+    (void)fputs("and their copies in backups, snapshots and copy-on-write file systems by the means of those.\n", out);
+}
+
+static void source_close(struct swtpm_source *source)
+{
+    swtpm_source_close(source);
+}
+
+/* Everything that can be wrong with the source is found before anything is made. The enclave that took the state ends
+ * while this is still its front-end: one whose front-end has gone begins anew for another. */
+static struct err run_import(struct request *request, struct explanation *why)
+{
+    struct swtpm_source source DEFER(source_close) = {.lock_fd = -1};
+    struct ctl_enclave enclave DEFER(enclave_close) = {.daemon_fd = -1, .instance_fd = -1};
+    json_t *known DEFER(json_close) = NULL;
+    json_t *instance DEFER(json_close) = NULL;
+    json_t *served DEFER(json_close) = NULL;
+    TRY(hygiene_apply());
+    TRY(swtpm_source_open(&request->from, &source, why));
+    TRY(find_living(request, &known, why));
+    TRY(known ? start_again(request, known, &instance, why) : create_for_import(request, &instance, why));
+    struct err given = give_state(request, instance, source.permanent, &enclave, why);
+    if (given.code) return give_up_import(request, given, why);
+    TRY(call(request, "stop", instance_arguments(request), LONG_SECONDS, NULL, &served, why));
+    if (!request->no_start) {
+        json_decref(served);
+        served = NULL;
+        TRY(call_told(request, "start", instance_arguments(request), &served, why));
+    }
+    ENSURE(json_object_set_new(served, "shred", swtpm_source_files(&source)) == 0, NO_MEMORY);
+    return print(request, served, show_import, why);
+}
+
 static struct err run_delete(struct request *request, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
@@ -359,6 +489,11 @@ enum option_number {
     OWNER_KEY,
     SINCE,
     STATE_DIR,
+    FROM,
+    KEY,
+    KEY_FORMAT,
+    PWDFILE,
+    KDF,
     HELP,
     VERSION,
     OPTION_COUNT
@@ -379,6 +514,11 @@ static const struct option long_options[] = {
     {"owner-key", required_argument, NULL, OWNER_KEY},
     {"since", required_argument, NULL, SINCE},
     {"state-dir", required_argument, NULL, STATE_DIR},
+    {"from", required_argument, NULL, FROM},
+    {"key", required_argument, NULL, KEY},
+    {"key-format", required_argument, NULL, KEY_FORMAT},
+    {"pwdfile", required_argument, NULL, PWDFILE},
+    {"kdf", required_argument, NULL, KDF},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
@@ -396,6 +536,9 @@ static const struct command {
     struct err (*run)(struct request *request, struct explanation *why);
 } commands[] = {
     {"create", "label", BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START), false, false, run_create},
+    {"import", "label",
+     BIT(FROM) | BIT(KEY) | BIT(KEY_FORMAT) | BIT(PWDFILE) | BIT(KDF) | BIT(OWNER) | BIT(LISTEN) | BIT(NO_START), false,
+     false, run_import},
     {"list", NULL, BIT(DELETED), false, false, run_list},
     {"show", "instance", 0, false, false, run_show},
     {"start", "instance", BIT(DECLARE_DEAD), false, false, run_start},
@@ -411,6 +554,8 @@ static const struct command {
 static const char usage[] =
     "usage: vtpmctl [--socket PATH] [--json] [--timeout SECONDS] COMMAND\n"
     "  create LABEL [--owner PUBKEY.pem] [--front-key PUBKEY.pem] [--listen ADDR]... [--no-start]\n"
+    "  import LABEL --from DIR [--key FILE [--key-format hex|binary] | --pwdfile FILE [--kdf pbkdf2|sha512]]\n"
+    "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start]\n"
     "  list [--deleted]\n"
     "  show INSTANCE\n"
     "  start INSTANCE [--declare-dead]\n"
@@ -426,8 +571,17 @@ static const char usage[] =
 static struct err take_option(int option, const char *argument, struct request *request, struct explanation *why)
 {
     const char **const texts[OPTION_COUNT] = {
-        [SOCKET] = &request->socket,       [TIMEOUT] = &request->timeout_text, [OWNER] = &request->owner,
-        [FRONT_KEY] = &request->front_key, [OWNER_KEY] = &request->owner_key,  [SINCE] = &request->since_text,
+        [SOCKET] = &request->socket,
+        [TIMEOUT] = &request->timeout_text,
+        [OWNER] = &request->owner,
+        [FRONT_KEY] = &request->front_key,
+        [OWNER_KEY] = &request->owner_key,
+        [SINCE] = &request->since_text,
+        [FROM] = &request->from.directory,
+        [KEY] = &request->from.key,
+        [KEY_FORMAT] = &request->from.key_format,
+        [PWDFILE] = &request->from.password,
+        [KDF] = &request->from.kdf,
         [STATE_DIR] = &request->state_dir,
     };
     bool *const flags[OPTION_COUNT] = {

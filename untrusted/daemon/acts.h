@@ -17,6 +17,7 @@ struct create {
     uint8_t front_key[X25519_SIZE];     /* zeros: none enrolled */
     json_t *listen;                     /* or NULL; borrowed */
     bool start;
+    bool import; /* it is given its state over K2 */
 };
 
 /* done is called once, perhaps before these return. */

@@ -236,7 +236,7 @@ static struct instance *named(struct client *c, const char *name)
 
 static void do_create(struct client *c, const struct request *request)
 {
-    struct create create = {.listen = request->listen, .start = request->start};
+    struct create create = {.listen = request->listen, .start = request->start, .import = request->import};
     if (strlen(request->label) >= sizeof create.label) {
         answer_error(c, FAIL(LABEL_BAD), request->label, NULL);
         return;

@@ -80,10 +80,11 @@ static void on_created(void *ctx, struct err result, struct reader *results)
 
 static struct err ask_create(struct creation *creation, const struct create *create)
 {
-    uint8_t bytes[MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE + X25519_SIZE];
+    uint8_t bytes[MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE + X25519_SIZE + 8] = {0};
     memcpy(bytes, create->label, MANAGER_LABEL_SIZE);
     memcpy(bytes + MANAGER_LABEL_SIZE, create->owner, ED25519_PUBLIC_SIZE);
     memcpy(bytes + MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE, create->front_key, X25519_SIZE);
+    bytes[sizeof bytes - 8] = create->import ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
     return manager_ask(creation->supervisor->manager, MANAGER_CREATE, span_of(bytes, sizeof bytes), on_created,
                        creation);
 }

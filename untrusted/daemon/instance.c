@@ -105,6 +105,11 @@ void roster_free(struct roster *roster)
     *roster = (struct roster){0};
 }
 
+bool instance_awaits_import(const struct instance *instance)
+{
+    return instance->row.origin == MANAGER_ORIGIN_IMPORTED && instance->recorded == 0;
+}
+
 const char *instance_state(const struct instance *instance)
 {
     bool asked = instance->act.kind == ACT_START || instance->act.kind == ACT_RESTART;

@@ -104,5 +104,8 @@ struct instance *roster_find(const struct roster *roster, const struct instance_
 struct instance *roster_named(const struct roster *roster, const char *name);
 void roster_free(struct roster *roster);
 
+/* It was made for a state that has not been imported: its enclave waits for whoever has it. */
+bool instance_awaits_import(const struct instance *instance);
+
 /* One word of docs/admin-api.md. */
 const char *instance_state(const struct instance *instance);

@@ -87,6 +87,7 @@ static const struct member {
     {"front-key", ONLY(REQUEST_CREATE), false, AT(front_key), take_key, "64 lower-case hexadecimal digits, not all 0"},
     {"listen", ONLY(REQUEST_CREATE), false, AT(listen), take_list, "a list of addresses"},
     {"start", ONLY(REQUEST_CREATE), false, AT(start), take_flag, "true or false"},
+    {"import", ONLY(REQUEST_CREATE), false, AT(import), take_flag, "true or false"},
     {"deleted", ONLY(REQUEST_LIST), false, AT(deleted), take_flag, "true or false"},
     {"declare-dead", ONLY(REQUEST_START), false, AT(declare_dead), take_flag, "true or false"},
     {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},

@@ -42,6 +42,7 @@ struct request {
     const char *act; /* the argument "verb" of challenge */
     json_t *listen;
     bool start;
+    bool import;
     bool deleted;
     bool declare_dead;
     bool wait;

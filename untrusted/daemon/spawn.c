@@ -176,7 +176,10 @@ static void write_command_line(const struct instance *instance, const json_t *li
     if (geteuid() == 0) add_option(line, "--user", config->user);
     if (config->ordinary_memory) add(line, "--ordinary-memory");
     if (settings_rebuilt(instance)) add(line, "--rebuilt");
-    add_addresses(line, listen);
+    if (instance_awaits_import(instance))
+        add_option(line, "--front", line->front);
+    else
+        add_addresses(line, listen);
 }
 
 static struct err spawn(struct instance *instance)

@@ -43,8 +43,9 @@ static void begin(struct copying *c, struct store *store)
     if (c->fd < 0) fail(c, FAIL(STORE_IO), "the file cannot be opened");
 }
 
-static struct err run_step(void *ctx, struct store *store)
+static struct err run_step(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     struct copying *c = ctx;
     if (!c->backup && !c->result.code) begin(c, store);
     if (c->result.code) return OK;

@@ -88,16 +88,18 @@ static void look(struct checking *c, struct compared *compared, struct store *st
     free(blob);
 }
 
-static struct err run_page(void *ctx, struct store *store)
+static struct err run_page(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     struct checking *c = ctx;
     for (size_t i = 0; i < c->page_size; i++)
         if (c->page[i].row.version) look(c, &c->page[i], store);
     return OK;
 }
 
-static struct err run_again(void *ctx, struct store *store)
+static struct err run_again(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     struct checking *c = ctx;
     if (c->page[c->again].row.version) look(c, &c->page[c->again], store);
     return OK;
@@ -218,8 +220,9 @@ static void ask_page(struct checking *c, uint32_t first)
 /* --- the store by itself -------------------------------------------------------------------------------------------
  */
 
-static struct err run_slice(void *ctx, struct store *store)
+static struct err run_slice(void *ctx, struct store *store, struct anchor_host *anchor)
 {
+    (void)anchor;
     struct checking *c = ctx;
     const struct store_check_listener listener = {.ctx = c, .found = found};
     if (!c->check) c->result = store_check_open(store_handle(store), false, &listener, &c->check);

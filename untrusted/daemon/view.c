@@ -41,7 +41,8 @@ static const char *health_of(const struct instance *instance)
         [HEALTH_TPM_FAILURE] = "tpm failure",
         [HEALTH_AWAITING_FRONT] = "awaiting front-end",
     };
-    return words[instance->health];
+    bool awaits_import = instance->health == HEALTH_AWAITING_FRONT && instance_awaits_import(instance);
+    return awaits_import ? "awaiting import" : words[instance->health];
 }
 
 json_t *view_instance(const struct instance *instance)
@@ -60,7 +61,8 @@ json_t *view_instance(const struct instance *instance)
                               hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator")));
     (void)json_object_set_new(view, "front-key",
                               hex_or(row->has_front_key, row->front_key, sizeof row->front_key, json_null()));
-    (void)json_object_set_new(view, "origin", row->origin == 1 ? json_string("made here") : json_null());
+    (void)json_object_set_new(view, "origin",
+                              json_string(row->origin == MANAGER_ORIGIN_IMPORTED ? "imported" : "made here"));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
     (void)json_object_set_new(view, "listen", spawn_addresses(instance));

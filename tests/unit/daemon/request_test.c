@@ -30,7 +30,7 @@ static void a_create_has_its_arguments(void **state)
     (void)state;
     struct request request;
     assert_ok(parse("{\"execute\":\"create\",\"id\":[1,\"x\"],\"arguments\":{\"label\":\"web1\",\"owner\":\"" DIGITS_64
-                    "\",\"listen\":[\"front\"],\"start\":false}}",
+                    "\",\"listen\":[\"front\"],\"start\":false,\"import\":true}}",
                     &request));
     assert_int_equal(request.verb, REQUEST_CREATE);
     assert_string_equal(request.label, "web1");
@@ -38,6 +38,7 @@ static void a_create_has_its_arguments(void **state)
     assert_int_equal(request.owner[31], 0xef);
     assert_int_equal(json_array_size(request.listen), 1);
     assert_false(request.start);
+    assert_true(request.import);
     assert_int_equal(json_array_size(request.id), 2);
     request_free(&request);
 }
@@ -48,6 +49,7 @@ static void what_is_left_out_has_its_default(void **state)
     struct request request;
     assert_ok(parse("{\"execute\":\"create\",\"arguments\":{\"label\":\"web1\"}}", &request));
     assert_true(request.start);
+    assert_false(request.import);
     assert_null(request.id);
     request_free(&request);
     assert_ok(parse("{\"execute\":\"start\",\"arguments\":{\"instance\":\"web1\"}}", &request));

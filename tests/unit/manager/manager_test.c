@@ -184,8 +184,26 @@ static void a_label_has_an_alphabet(void **state)
         assert_int_equal(rig_create(&rig, good[i], NULL, NULL, NULL), ERR_NONE);
     char unended[MANAGER_LABEL_SIZE + 1] = "A234567890123456789012345678901234567890123456789012345678901234";
     assert_int_equal(rig_create(&rig, unended, NULL, NULL, NULL), ERR_LABEL_BAD);
-    uint8_t hidden[MANAGER_LABEL_SIZE + 64] = "web\0x";
+    uint8_t hidden[MANAGER_LABEL_SIZE + 72] = "web\0x";
+    hidden[MANAGER_LABEL_SIZE + 64] = MANAGER_ORIGIN_HERE;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(hidden, sizeof hidden), NULL), ERR_LABEL_BAD);
+}
+
+static void an_origin_is_one_of_two(void **state)
+{
+    (void)state;
+    uint8_t arguments[MANAGER_LABEL_SIZE + 72] = "web";
+    uint8_t *const origin = arguments + MANAGER_LABEL_SIZE + 64;
+    const struct span all = span_of(arguments, sizeof arguments);
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[0] = MANAGER_ORIGIN_IMPORTED + 1;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[0] = MANAGER_ORIGIN_IMPORTED;
+    origin[7] = 1;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[7] = 0;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(arguments, sizeof arguments - 1), NULL), ERR_TRUNCATED);
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_NONE);
 }
 
 static void a_label_is_unique_among_the_living(void **state)
@@ -372,7 +390,7 @@ static void malformed_requests_are_answered(void **state)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         assert_int_equal(rig_ask(&rig, verbs[i], span_empty(), NULL), ERR_TRUNCATED);
         uint16_t code = rig_ask(&rig, verbs[i], span_of(body, sizeof body), NULL);
-        assert_true(code == ERR_TRAILING || code == ERR_NO_INSTANCE);
+        assert_true(code == ERR_TRAILING || code == ERR_NO_INSTANCE || (i == 0 && code == ERR_BAD_VALUE));
     }
     assert_int_equal(rig_ask(&rig, MANAGER_STATUS, span_of(body, 1), NULL), ERR_TRAILING);
     assert_int_equal(rig_ask(&rig, 0, span_empty(), NULL), ERR_CALL_UNKNOWN);
@@ -408,6 +426,7 @@ int main(void)
         MANAGER_TEST(status_counts),
         MANAGER_TEST(create_draws_an_id_and_says_the_row),
         MANAGER_TEST(a_label_has_an_alphabet),
+        MANAGER_TEST(an_origin_is_one_of_two),
         MANAGER_TEST(a_label_is_unique_among_the_living),
         MANAGER_TEST(an_answer_waits_for_its_store),
         MANAGER_TEST(what_an_answer_tells_of_a_store_waits_for_it),

@@ -65,6 +65,30 @@ static void the_first_start_makes_a_tpm(void **state)
     assert_memory_equal(now.holder, fake.holder.public, 32);
 }
 
+/* Until there is a state it waits for one, whatever ended; its origin never changes. */
+static void an_imported_instance_never_makes_a_tpm(void **state)
+{
+    (void)state;
+    struct ledger_row imported;
+    rig.imports = true;
+    assert_int_equal(rig_create(&rig, "moved", NULL, NULL, &imported), ERR_NONE);
+    assert_int_equal(imported.origin, MANAGER_ORIGIN_IMPORTED);
+    for (uint64_t channel = 7; channel < 9; channel++) {
+        rig_serve(&rig, &imported.id, channel, &fake);
+        assert_int_equal(fake.provision.mode, PEER_MODE_IMPORT);
+        assert_int_equal(fake.provision.version, 0);
+        if (channel == 8) rig_commit(&rig, &fake, 1, 0x11);
+        assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+        fake_instance_close(&fake);
+    }
+    rig_serve(&rig, &imported.id, 9, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
+    rig_end(&rig);
+    rig_reopen(&rig);
+    assert_int_equal(rig_row(&rig, &imported.id).origin, MANAGER_ORIGIN_IMPORTED);
+    assert_int_equal(rig_row(&rig, &row.id).origin, MANAGER_ORIGIN_HERE);
+}
+
 static void the_host_is_told_which_state_and_what_the_front_end_needs(void **state)
 {
     (void)state;
@@ -357,6 +381,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SESSION_TEST(start_asks_for_the_enclave),
         SESSION_TEST(the_first_start_makes_a_tpm),
+        SESSION_TEST(an_imported_instance_never_makes_a_tpm),
         SESSION_TEST(the_host_is_told_which_state_and_what_the_front_end_needs),
         SESSION_TEST(nothing_is_handed_over_before_the_start_is_stored),
         SESSION_TEST(an_enrolled_front_end_is_told_to_the_instance),

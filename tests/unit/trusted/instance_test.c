@@ -191,7 +191,7 @@ static void a_malformed_provision_is_not_accepted(void **state)
     (void)state;
     assert_int_equal(provision_with(0, 1), ERR_STATE_OTHER_INSTANCE);
     assert_int_equal(provision_with(24, 1), ERR_BAD_VALUE);                 /* another start than was proven */
-    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ 3), ERR_BAD_VALUE); /* no mode */
+    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ 4), ERR_BAD_VALUE); /* no mode */
     assert_int_equal(provision_with(32, PEER_MODE_NEW ^ PEER_MODE_OPEN), ERR_BAD_VALUE); /* to open what never was */
     assert_int_equal(provision_with(33, LINK_K2_NAMED ^ LINK_K1), ERR_BAD_VALUE);
     assert_int_equal(provision_with(39, 1), ERR_BAD_VALUE);  /* padding */
@@ -644,7 +644,7 @@ static void a_malformed_request_is_answered_and_not_run(void **state)
     assert_int_equal(code_of_message((const uint8_t *)"", 0), ERR_TRUNCATED);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 0, 0}, 3), ERR_TRUNCATED);
     assert_int_equal(code_of_message((const uint8_t[]){0, 0, 0, 0}, 4), ERR_BAD_VALUE);
-    assert_int_equal(code_of_message((const uint8_t[]){4, 0, 0, 0}, 4), ERR_BAD_VALUE);
+    assert_int_equal(code_of_message((const uint8_t[]){K2_IMPORT + 1, 0, 0, 0}, 4), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 5, 0, 0, 0x80, 1}, 6), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 0, 1, 0, 0x80, 1}, 6), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_RESET, 0, 0, 0, 1}, 5), ERR_TRAILING);
@@ -1068,9 +1068,191 @@ static void an_unexpected_word_changes_nothing(void **state)
     client_response(&c);
 }
 
+/* --- import --- */
+
+static struct blob source; /* a state with something in it, as libtpms wrote it */
+
+/* Makes it with an instance of its own, then opens another one that waits for it. */
+static void await_import(void)
+{
+    uint8_t root[BLOB_ROOT_SIZE];
+    struct tpm_message m;
+    serve();
+    tpm_nv_define(&m, NV_INDEX, 5);
+    run_ok(&m);
+    tpm_nv_write(&m, NV_INDEX, span_of("known", 5));
+    run_ok(&m);
+    assert_ok(blob_state_root(fake_crypto(), c.manager.root_key, c.manager.MRENCLAVE, root));
+    assert_ok(blob_open(fake_crypto(), span_of(root, sizeof root), span_of(c.stored.blob, c.stored.size), BLOB_STATE,
+                        &source));
+    client_close(&c);
+    client_open(&c);
+    c.manager.imports = true;
+    client_serve(&c);
+    assert_int_equal(c.manager.recorded.version, 0);
+}
+
+static int finish_import(void **state)
+{
+    blob_free(&source);
+    return finish(state);
+}
+
+/* One part; the code of the call. */
+static uint16_t give_part(uint32_t whole, uint32_t offset, struct span bytes)
+{
+    uint8_t part[K2_MESSAGE_MAX];
+    struct writer w = writer_of(part, sizeof part);
+    assert_ok(write_u32(&w, whole));
+    assert_ok(write_u32(&w, offset));
+    assert_ok(write_span(&w, bytes));
+    return client_request(&c, K2_IMPORT, writer_span(&w));
+}
+
+static uint16_t answer_to_part(uint32_t whole, uint32_t offset, struct span bytes)
+{
+    assert_int_equal(give_part(whole, offset, bytes), ERR_NONE);
+    assert_true(c.result.record.data && !c.result.store.data);
+    assert_int_equal(client_response(&c).size, 0);
+    return c.code;
+}
+
+/* All but the last part, which the result of the call is then for. */
+static void give_state(struct span state)
+{
+    uint32_t offset = 0;
+    for (; state.size - offset > 700; offset += 700)
+        assert_int_equal(answer_to_part((uint32_t)state.size, offset, span_of(state.data + offset, 700)), ERR_NONE);
+    assert_int_equal(give_part((uint32_t)state.size, offset, span_of(state.data + offset, state.size - offset)),
+                     ERR_NONE);
+}
+
+static struct span source_state(void)
+{
+    return span_of(source.plaintext, source.plaintext_size);
+}
+
+static void the_known_index_is_there(void)
+{
+    struct tpm_message m;
+    startup();
+    tpm_nv_read(&m, NV_INDEX, 5);
+    struct span parameters = tpm_response_parameters(run_ok(&m), 0);
+    assert_memory_equal(tpm_take_2b(&parameters).data, "known", 5);
+}
+
+static void record_import(void)
+{
+    client_carry(&c);
+    assert_true(c.manager.commits);
+    client_anchor(&c);
+    assert_int_equal(client_response(&c).size, 0);
+    assert_int_equal(c.code, ERR_NONE);
+    assert_int_equal(c.manager.recorded.version, 1);
+}
+
+static void an_imported_state_is_recorded_before_it_is_answered(void **state)
+{
+    (void)state;
+    await_import();
+    give_state(source_state());
+    assert_null(c.result.record.data);
+    assert_non_null(c.result.store.data);
+    assert_int_equal(c.result.peer_count, 1);
+    record_import();
+    the_known_index_is_there();
+    assert_int_equal(client_request(&c, K2_IMPORT, span_of("", 0)), ERR_NONE);
+    client_response(&c);
+    assert_int_equal(c.code, ERR_VERB_STATE);
+    reopen();
+    the_known_index_is_there();
+}
+
+static void an_unrecorded_import_is_gone_with_its_enclave(void **state)
+{
+    (void)state;
+    await_import();
+    give_state(source_state());
+    assert_non_null(c.result.store.data);
+    reopen();
+    assert_int_equal(get_random(), ERR_NONE);
+    client_response(&c);
+    assert_int_equal(c.code, ERR_TPM_OFF);
+    give_state(source_state());
+    record_import();
+    the_known_index_is_there();
+}
+
+/* Nor does a stop of it: the receipt is over no state at all. */
+static void what_waits_for_its_state_makes_no_tpm(void **state)
+{
+    (void)state;
+    static const enum k2_verb verbs[] = {K2_COMMAND, K2_RESET, K2_POWER_OFF};
+    await_import();
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
+        assert_int_equal(client_request(&c, verbs[i], span_empty()), ERR_NONE);
+        assert_true(c.result.record.data && !c.result.store.data && !c.result.peer_count);
+        client_response(&c);
+        assert_int_equal(c.code, ERR_TPM_OFF);
+    }
+    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_null(c.result.store.data);
+    check_receipt(c.result.receipt);
+}
+
+static void a_state_that_libtpms_refuses_leaves_room_for_the_right_one(void **state)
+{
+    (void)state;
+    await_import();
+    struct span garbled = source_state();
+    source.plaintext[3] ^= 1;
+    give_state(garbled);
+    assert_null(c.result.store.data);
+    client_response(&c);
+    assert_int_equal(c.code, ERR_STATE_REJECTED);
+    source.plaintext[3] ^= 1;
+    give_state(span_of(garbled.data, garbled.size - 1)); /* cut off */
+    client_response(&c);
+    assert_int_equal(c.code, ERR_STATE_REJECTED);
+    give_state(garbled);
+    record_import();
+    the_known_index_is_there();
+}
+
+static void parts_come_in_order_and_are_of_one_whole(void **state)
+{
+    (void)state;
+    await_import();
+    const struct span two = span_of("ab", 2);
+    assert_int_equal(answer_to_part(0, 0, two), ERR_TOO_LARGE);
+    assert_int_equal(answer_to_part(STATE_MAX, 0, two), ERR_TOO_LARGE);
+    assert_int_equal(answer_to_part(UINT32_MAX, 0, two), ERR_TOO_LARGE);
+    assert_int_equal(answer_to_part(1, 0, two), ERR_BAD_VALUE);
+    assert_int_equal(answer_to_part(9, 0, span_empty()), ERR_BAD_VALUE);
+    assert_int_equal(answer_to_part(9, 2, two), ERR_BAD_VALUE); /* nothing was begun */
+    const struct {
+        uint32_t whole, offset;
+    } wrong[] = {{9, 3}, {9, 1}, {8, 2}, {9, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(answer_to_part(9, 0, two), ERR_NONE);
+        assert_int_equal(answer_to_part(wrong[i].whole, wrong[i].offset, two), ERR_BAD_VALUE);
+        assert_int_equal(answer_to_part(9, 2, two), ERR_BAD_VALUE); /* and nothing was kept */
+    }
+    give_state(source_state());
+    assert_non_null(c.result.store.data);
+}
+
+static void an_instance_that_was_made_here_takes_no_state_over_k2(void **state)
+{
+    (void)state;
+    serve();
+    assert_int_equal(answer_to_part(9, 0, span_of("ab", 2)), ERR_VERB_STATE);
+}
+
 int main(void)
 {
 #define INSTANCE_TEST(test) cmocka_unit_test_setup_teardown(test, begin, finish)
+#define IMPORT_TEST(test)   cmocka_unit_test_setup_teardown(test, begin, finish_import)
     const struct CMUnitTest tests[] = {
         INSTANCE_TEST(a_blank_enclave_knows_only_start),
         INSTANCE_TEST(start_with_a_bad_body_leaves_the_enclave_blank),
@@ -1133,6 +1315,12 @@ int main(void)
         INSTANCE_TEST(another_resumption_key_resumes_nothing),
         INSTANCE_TEST(a_spoilt_session_costs_no_commit),
         INSTANCE_TEST(an_unexpected_word_changes_nothing),
+        IMPORT_TEST(an_imported_state_is_recorded_before_it_is_answered),
+        IMPORT_TEST(an_unrecorded_import_is_gone_with_its_enclave),
+        IMPORT_TEST(what_waits_for_its_state_makes_no_tpm),
+        IMPORT_TEST(a_state_that_libtpms_refuses_leaves_room_for_the_right_one),
+        IMPORT_TEST(parts_come_in_order_and_are_of_one_whole),
+        INSTANCE_TEST(an_instance_that_was_made_here_takes_no_state_over_k2),
     };
     return cmocka_run_group_tests_name("instance", tests, NULL, NULL);
 }
