@@ -97,11 +97,16 @@ static uint64_t raise_counters(uint64_t floor)
     return highest_of(highest, deleted);
 }
 
+uint64_t floors_clock_reserve(void)
+{
+    return gp.orderlyState < LIBTPMS_SU_DA_USED ? 0 : CLOCK_RESERVE;
+}
+
 void floors_read(struct tpm_floors *out)
 {
     *out = (struct tpm_floors){
         .total_reset_count = gp.totalResetCount,
-        .clock = go.clock,
+        .clock = go.clock + floors_clock_reserve(),
         .audit_count = gp.auditCounter,
         .nv_count = raise_counters(0),
         .reset_count = gp.resetCount,

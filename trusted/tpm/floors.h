@@ -14,7 +14,7 @@
 
 struct tpm_floors {
     uint64_t total_reset_count; /* part of every saved context's integrity */
-    uint64_t clock;             /* ms */
+    uint64_t clock;             /* ms; it may have been said up to here before the next commit */
     uint64_t audit_count;
     uint64_t nv_count; /* the highest that any NV counter has been */
     uint32_t reset_count;
@@ -24,6 +24,15 @@ struct tpm_floors {
 };
 
 #define TPM_FLOORS_SIZE (4 * 8 + 3 * 4 + 1)
+
+/*
+ * How far Clock may run ahead of what is stored, ms. The commit that a command makes past it comes before the command's
+ * answer, so a life that ended without TPM2_Shutdown said no Clock as high as the stored one and this.
+ */
+#define CLOCK_RESERVE   (UINT64_C(1) << 20)
+
+/* CLOCK_RESERVE, or 0 after a TPM2_Shutdown, behind which no reserve is added. Of libtpms, which is on. */
+uint64_t floors_clock_reserve(void);
 
 /* Of libtpms, which is on (tpm_read_floors). */
 void floors_read(struct tpm_floors *out);

@@ -120,6 +120,14 @@ static struct err set_permanent(struct tpm *tpm, struct span permanent)
     return OK;
 }
 
+/* What Clock was when s_NV was last written, which is what is in the state that is loaded from it or stored. */
+static uint64_t clock_in_nv(void)
+{
+    uint64_t clock;
+    memcpy(&clock, s_NV + LIBTPMS_NV_GO + offsetof(struct libtpms_orderly, clock), sizeof clock);
+    return clock;
+}
+
 /* libtpms' memory has changed already and cannot go back: a failure here is the TPM's failure mode. */
 static TPM_RESULT store(const unsigned char *data, uint32_t length, uint32_t tpm_number, const char *name)
 {
@@ -127,6 +135,7 @@ static TPM_RESULT store(const unsigned char *data, uint32_t length, uint32_t tpm
     if (!is_permanent(name)) return TPM_FAIL;
     if (set_permanent(powered, span_of(data, length)).code) return TPM_FAIL;
     powered->commit_pending = true;
+    powered->stored_clock = clock_in_nv();
     return TPM_SUCCESS;
 }
 
@@ -207,6 +216,7 @@ static struct err libtpms_on(struct tpm *tpm)
     struct err err = OK;
     if (TPMLIB_MainInit() != TPM_SUCCESS) err = FAIL(STATE_REJECTED);
     if (!err.code) err = stir();
+    tpm->stored_clock = clock_in_nv();
     if (err.code) libtpms_off(tpm);
     return err;
 }
@@ -236,11 +246,27 @@ struct err tpm_power_on_new(struct tpm *tpm)
     return FAIL(TPM);
 }
 
+/* From here on in the TPM that is on and was not started yet; stored with the next commit, which TPM2_Startup is. */
+static struct err set_clock(uint64_t clock)
+{
+    go.clock = clock;
+    ENSURE(NvWrite(LIBTPMS_NV_GO, sizeof go, &go), TPM);
+    return OK;
+}
+
+/* A command that says a Clock beyond the reserve is answered after a commit of it. */
+static struct err keep_clock(const struct tpm *tpm)
+{
+    if (g_inFailureMode || go.clock <= tpm->stored_clock + floors_clock_reserve()) return OK;
+    return save();
+}
+
 struct err tpm_power_on(struct tpm *tpm, struct span permanent)
 {
     *tpm = (struct tpm){0};
     TRY(set_permanent(tpm, permanent));
     struct err err = libtpms_on(tpm);
+    if (!err.code) err = set_clock(go.clock + floors_clock_reserve());
     if (!err.code && lockout_start()) err = save();
     if (err.code) fall_back_off(tpm);
     return err;
@@ -340,9 +366,7 @@ struct err tpm_reset(struct tpm *tpm)
         libtpms_off(tpm);
     }
     TRY(libtpms_on(tpm));
-    if (go.clock < clock) go.clock = clock;
-    ENSURE(NvWrite(LIBTPMS_NV_GO, sizeof go, &go), TPM); /* stored with the next commit, which TPM2_Startup is */
-    return OK;
+    return set_clock(clock > go.clock ? clock : go.clock);
 }
 
 /* Whether this was a TPM2_Shutdown that succeeded. */
@@ -387,6 +411,7 @@ struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, s
     if (command.size) memcpy(buffers.command, command.data, command.size);
     struct span answer = span_empty();
     struct err err = run(tpm, locality, (uint32_t)command.size, &answer);
+    if (!err.code) err = keep_clock(tpm);
     if (!err.code) err = write_span(response, answer);
     tpm->orderly = is_shutdown(command, answer);
     wipe_buffers(command.size, err.code ? sizeof buffers.response : answer.size);

@@ -25,7 +25,8 @@ struct tpm {
     size_t permanent_size;
     uint8_t *suspended; /* what tpm_suspend handed out, owned */
     size_t suspended_size;
-    bool orderly; /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
+    uint64_t stored_clock; /* ms; Clock in permanent */
+    bool orderly;          /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
 };
 
 /* Makes a new TPM with seeds of its own and powers it on. A commit is pending afterwards. ERR_TPM. */

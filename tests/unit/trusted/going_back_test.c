@@ -541,7 +541,11 @@ static void floors_are_what_commands_answer(void **state)
     tpm_clock_set(&m, 0x123456789a);
     run_ok(&m);
     assert_int_equal(clock_info().clock, 0x123456789a);
-    assert_int_equal(read_floors().clock, 0x123456789a);
+    assert_int_equal(read_floors().clock, 0x123456789a + CLOCK_RESERVE);
+    shut_down(TPM_SU_CLEAR);
+    assert_int_equal(read_floors().clock, clock_info().clock);
+    assert_ok(tpm_reset(&tpm));
+    startup(TPM_SU_CLEAR);
 
     define_guarded();
     assert_int_equal(read_floors().failed_tries, lockout_counter());
@@ -800,6 +804,15 @@ static void floors_have_a_form_of_fixed_size(void **state)
 
 /* ---- time ---- */
 
+/* Locked out: three failed tries, and lockoutAuth. */
+static void lock_out(void)
+{
+    fail_tries(3);
+    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
+    assert_int_equal(clear_lockout("wrong"), TPM_RC_AUTH_FAIL);
+    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
+}
+
 /* What a host may say about the time between two commands. */
 static const int64_t tricks[] = {
     0, 1, 60 * (int64_t)NS_PER_S, -(int64_t)(500 * NS_PER_S), (int64_t)(9 * YEAR), -(int64_t)(5 * YEAR)};
@@ -898,18 +911,66 @@ static void clock_never_goes_back(void **state)
     }
 }
 
-/* libtpms stores Clock when it passes a multiple of 4.096 s, and the enclave may be killed before that. */
+/* The newest state that was handed out is all that is left of this life. */
+static void be_killed(void)
+{
+    keep(&permanent);
+    new_life();
+    power_on(&permanent);
+    startup(TPM_SU_CLEAR);
+}
+
+/* libtpms puts Clock into a commit now and then, but makes none for it. */
+static void clock_does_not_go_back_when_the_enclave_is_killed(void **state)
+{
+    (void)state;
+    static const uint64_t seconds[] = {1, 3, 5, 1000, 1040, 1048, 1049, 1100, 5000, 1000000};
+    struct span taken;
+    for (int shut = 0; shut < 2; shut++) {
+        for (size_t i = 0; i < sizeof seconds / sizeof seconds[0]; i++) {
+            clock_advance(host_time += seconds[i] * NS_PER_S);
+            if (shut) shut_down(TPM_SU_CLEAR); /* and yet it goes on */
+            clock_advance(host_time += 100000000);
+            uint64_t clock = clock_info().clock;
+            be_killed();
+            assert_true(clock_info().clock >= clock);
+        }
+    }
+    (void)tpm_take_commit(&tpm, &taken);
+    for (int i = 0; i < 100; i++) { /* within the reserve */
+        clock_advance(host_time += NS_PER_S);
+        (void)clock_info();
+        assert_false(tpm_take_commit(&tpm, &taken));
+    }
+    be_killed();
+    suspend();
+    resume();
+    (void)clock_info();
+    assert_false(tpm_take_commit(&tpm, &taken));
+}
+
+/* TPM2_Startup counts nothing by Clock: what a kill adds to it heals no lockout. */
+static void being_killed_hurries_nothing(void **state)
+{
+    (void)state;
+    define_guarded();
+    lock_out();
+    for (int i = 0; i < 3; i++) {
+        be_killed();
+        assert_int_equal(lockout_counter(), 3);
+        assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
+    }
+}
+
 static void clock_is_in_the_first_commit_after_a_reset(void **state)
 {
     (void)state;
-    clock_advance(host_time += 3 * NS_PER_S);
+    clock_advance(host_time += 3 * NS_PER_S); /* libtpms' own interval is 4.096 s */
     uint64_t clock = clock_info().clock;
     assert_in_range(clock, 3000, 4000);
     reset_hard();
     keep(&permanent);
-    power_on(&permanent);
-    startup(TPM_SU_CLEAR);
-    assert_true(clock_info().clock >= clock);
+    assert_true(tpm.stored_clock >= clock);
 }
 
 static void clock_goes_on_after_a_resume_in_the_hosts_past(void **state)
@@ -950,15 +1011,6 @@ static void years_while_suspended(void)
 
 static void (*const ways_to_spend_years[])(void) = {years_while_running, years_before_startup, years_while_suspended};
 #define WAYS (sizeof ways_to_spend_years / sizeof ways_to_spend_years[0])
-
-/* Locked out: three failed tries, and lockoutAuth. */
-static void lock_out(void)
-{
-    fail_tries(3);
-    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
-    assert_int_equal(clear_lockout("wrong"), TPM_RC_AUTH_FAIL);
-    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
-}
 
 static void by_time_a_fast_clock_heals_lockout(void **state)
 {
@@ -1087,6 +1139,8 @@ int main(void)
         TPM_TEST(saved_contexts_of_any_time_are_refused_after_a_revert),
         TPM_TEST(floors_have_a_form_of_fixed_size),
         TPM_TEST(clock_never_goes_back),
+        TPM_TEST(clock_does_not_go_back_when_the_enclave_is_killed),
+        TPM_TEST(being_killed_hurries_nothing),
         TPM_TEST(clock_is_in_the_first_commit_after_a_reset),
         TPM_TEST(clock_goes_on_after_a_resume_in_the_hosts_past),
         TPM_TEST(by_time_a_fast_clock_heals_lockout),
