@@ -33,15 +33,17 @@ struct tpm {
 struct err tpm_power_on_new(struct tpm *tpm);
 
 /*
- * Powers a TPM on from its permanent state, as a start of the instance does: under LOCKOUT_HEALS_START_ONLY it heals, and
- * a commit may be pending afterwards. ERR_STATE_REJECTED if libtpms does not take it: nothing is made instead. ERR_TPM.
+ * Powers a TPM on from its permanent state, as a start of the instance does: under LOCKOUT_HEALS_START_ONLY (lockout.h)
+ * it heals, and a commit may be pending afterwards. ERR_STATE_REJECTED if libtpms does not take it: nothing is made
+ * instead. ERR_TPM.
  */
 struct err tpm_power_on(struct tpm *tpm, struct span permanent);
 
 /*
  * The same over a state that is not the newest one: raised to the floors of the newest (floors.h), without anything
- * that was only true of its own time. The next startup can only be a TPM Reset, so resetCount is one higher than it ever was;
- * sessions, and saved contexts of any time, are refused. A commit is pending afterwards. ERR_STATE_REJECTED, ERR_TPM.
+ * that was only true of its own time. The next startup can only be a TPM Reset, so resetCount is one higher than it
+ * ever was; sessions, and saved contexts of any time, are refused. A commit is pending afterwards.
+ * ERR_STATE_REJECTED, ERR_TPM.
  */
 struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const struct tpm_floors *floors);
 
