@@ -116,7 +116,7 @@ void tpm_pcr_extend(struct tpm_message *out, uint32_t pcr)
 }
 
 /* TPMA_OBJECT: fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, and sign or decrypt */
-static uint32_t attributes(enum tpm_key_use use)
+static uint32_t object_attributes(enum tpm_key_use use)
 {
     return 0x472u | (use == TPM_KEY_SIGN ? 0x40000u : 0x20000u);
 }
@@ -144,7 +144,7 @@ static void public_head(struct writer *w, uint16_t type, enum tpm_key_use use)
 {
     u16(w, type);
     u16(w, TPM_ALG_SHA256);
-    u32(w, attributes(use));
+    u32(w, object_attributes(use));
     u16(w, 0);            /* authPolicy */
     u16(w, TPM_ALG_NULL); /* symmetric */
     u16(w, TPM_ALG_NULL); /* scheme: named in each command */
@@ -262,19 +262,24 @@ void tpm_read_public(struct tpm_message *out, uint32_t object)
     end(out, &w);
 }
 
-void tpm_nv_define(struct tpm_message *out, uint32_t index, uint16_t size)
+void tpm_nv_define_as(struct tpm_message *out, uint32_t index, uint16_t size, uint32_t attributes, const char *auth)
 {
     struct writer w = begin(out, TPM_ST_SESSIONS, 0x12a);
     u32(&w, TPM_RH_OWNER);
     password(&w, "");
-    u16(&w, 0);  /* auth */
+    sized(&w, span_of(auth, strlen(auth)));
     u16(&w, 14); /* nvPublic */
     u32(&w, index);
     u16(&w, TPM_ALG_SHA256);
-    u32(&w, 0x00020002 | 0x02000000); /* OWNERWRITE, OWNERREAD, NO_DA */
+    u32(&w, attributes);
     u16(&w, 0);
     u16(&w, size);
     end(out, &w);
+}
+
+void tpm_nv_define(struct tpm_message *out, uint32_t index, uint16_t size)
+{
+    tpm_nv_define_as(out, index, size, 0x00020002 | 0x02000000, ""); /* OWNERWRITE, OWNERREAD, NO_DA */
 }
 
 void tpm_nv_write(struct tpm_message *out, uint32_t index, struct span data)
@@ -288,14 +293,155 @@ void tpm_nv_write(struct tpm_message *out, uint32_t index, struct span data)
     end(out, &w);
 }
 
-void tpm_nv_read(struct tpm_message *out, uint32_t index, uint16_t size)
+static void nv_read(struct tpm_message *out, uint32_t who, uint32_t index, uint16_t size, const char *auth)
 {
     struct writer w = begin(out, TPM_ST_SESSIONS, 0x14e);
+    u32(&w, who);
+    u32(&w, index);
+    password(&w, auth);
+    u16(&w, size);
+    u16(&w, 0);
+    end(out, &w);
+}
+
+void tpm_nv_read(struct tpm_message *out, uint32_t index, uint16_t size)
+{
+    nv_read(out, TPM_RH_OWNER, index, size, "");
+}
+
+void tpm_nv_read_with(struct tpm_message *out, uint32_t index, uint16_t size, const char *auth)
+{
+    nv_read(out, index, index, size, auth);
+}
+
+/* A command of the owner's on an index, without parameters. */
+static void nv_owner(struct tpm_message *out, uint32_t code, uint32_t index)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, code);
     u32(&w, TPM_RH_OWNER);
     u32(&w, index);
     password(&w, "");
-    u16(&w, size);
-    u16(&w, 0);
+    end(out, &w);
+}
+
+void tpm_nv_undefine(struct tpm_message *out, uint32_t index)
+{
+    nv_owner(out, 0x122, index);
+}
+
+void tpm_nv_increment(struct tpm_message *out, uint32_t index)
+{
+    nv_owner(out, 0x134, index);
+}
+
+void tpm_clear(struct tpm_message *out)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, 0x126);
+    u32(&w, TPM_RH_LOCKOUT);
+    password(&w, "");
+    end(out, &w);
+}
+
+void tpm_clock_set(struct tpm_message *out, uint64_t clock)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, 0x128);
+    u32(&w, TPM_RH_OWNER);
+    password(&w, "");
+    u32(&w, (uint32_t)(clock >> 32));
+    u32(&w, (uint32_t)clock);
+    end(out, &w);
+}
+
+void tpm_pcr_read(struct tpm_message *out, uint32_t pcr)
+{
+    struct writer w = begin(out, TPM_ST_NO_SESSIONS, 0x17e);
+    u32(&w, 1);
+    u16(&w, TPM_ALG_SHA256);
+    u8(&w, 3); /* sizeofSelect */
+    for (uint32_t byte = 0; byte < 3; byte++)
+        u8(&w, pcr / 8 == byte ? (uint8_t)(1u << pcr % 8) : 0);
+    end(out, &w);
+}
+
+void tpm_start_policy(struct tpm_message *out)
+{
+    static const uint8_t nonce[16] = {7};
+    struct writer w = begin(out, TPM_ST_NO_SESSIONS, 0x176);
+    u32(&w, 0x40000007); /* tpmKey, bind: TPM_RH_NULL */
+    u32(&w, 0x40000007);
+    sized(&w, span_of(nonce, sizeof nonce));
+    u16(&w, 0); /* no salt */
+    u8(&w, 1);  /* TPM_SE_POLICY */
+    u16(&w, TPM_ALG_NULL);
+    u16(&w, TPM_ALG_SHA256);
+    end(out, &w);
+}
+
+static void handle_command(struct tpm_message *out, uint32_t code, uint32_t handle)
+{
+    struct writer w = begin(out, TPM_ST_NO_SESSIONS, code);
+    u32(&w, handle);
+    end(out, &w);
+}
+
+void tpm_policy_auth_value(struct tpm_message *out, uint32_t session)
+{
+    handle_command(out, 0x16b, session);
+}
+
+void tpm_policy_digest(struct tpm_message *out, uint32_t session)
+{
+    handle_command(out, 0x189, session);
+}
+
+void tpm_context_save(struct tpm_message *out, uint32_t handle)
+{
+    handle_command(out, 0x162, handle);
+}
+
+void tpm_context_load(struct tpm_message *out, struct span context)
+{
+    struct writer w = begin(out, TPM_ST_NO_SESSIONS, 0x161);
+    must(write_span(&w, context));
+    end(out, &w);
+}
+
+void tpm_ecdh_keygen(struct tpm_message *out, uint32_t key)
+{
+    handle_command(out, 0x163, key);
+}
+
+void tpm_ec_ephemeral(struct tpm_message *out, uint16_t curve)
+{
+    type_command(out, 0x18e, curve);
+}
+
+void tpm_audit_get_random(struct tpm_message *out)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, 0x140);
+    u32(&w, TPM_RH_OWNER);
+    password(&w, "");
+    u16(&w, TPM_ALG_NULL); /* auditAlg: as it is */
+    u32(&w, 1);
+    u32(&w, 0x17b);
+    u32(&w, 0); /* clearList */
+    end(out, &w);
+}
+
+void tpm_get_audit_digest(struct tpm_message *out)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, 0x133);
+    u32(&w, TPM_RH_ENDORSEMENT);
+    u32(&w, 0x40000007); /* not signed */
+    u32(&w, 2 * 9);      /* two empty passwords */
+    for (int i = 0; i < 2; i++) {
+        u32(&w, TPM_RS_PW);
+        u16(&w, 0);
+        u8(&w, 1);
+        u16(&w, 0);
+    }
+    u16(&w, 0); /* qualifyingData */
+    u16(&w, TPM_ALG_NULL);
     end(out, &w);
 }
 
@@ -304,6 +450,17 @@ void tpm_clear_lockout(struct tpm_message *out, const char *auth)
     struct writer w = begin(out, TPM_ST_SESSIONS, 0x139);
     u32(&w, TPM_RH_LOCKOUT);
     password(&w, auth);
+    end(out, &w);
+}
+
+void tpm_da_parameters(struct tpm_message *out, uint32_t tries, uint32_t recovery, uint32_t lockout_recovery)
+{
+    struct writer w = begin(out, TPM_ST_SESSIONS, 0x13a);
+    u32(&w, TPM_RH_LOCKOUT);
+    password(&w, "");
+    u32(&w, tries);
+    u32(&w, recovery);
+    u32(&w, lockout_recovery);
     end(out, &w);
 }
 

@@ -57,7 +57,31 @@ void tpm_nv_define(struct tpm_message *out, uint32_t index, uint16_t size);
 void tpm_nv_write(struct tpm_message *out, uint32_t index, struct span data);
 void tpm_nv_read(struct tpm_message *out, uint32_t index, uint16_t size);
 void tpm_clear_lockout(struct tpm_message *out, const char *auth);
+/* TPM2_DictionaryAttackParameters; times are s. */
+void tpm_da_parameters(struct tpm_message *out, uint32_t tries, uint32_t recovery, uint32_t lockout_recovery);
 void tpm_get_property(struct tpm_message *out, uint32_t property);
+
+/* An index with these TPMA_NV and this authValue. */
+void tpm_nv_define_as(struct tpm_message *out, uint32_t index, uint16_t size, uint32_t attributes, const char *auth);
+void tpm_nv_undefine(struct tpm_message *out, uint32_t index);
+void tpm_nv_increment(struct tpm_message *out, uint32_t index);
+/* With the index's own authValue. */
+void tpm_nv_read_with(struct tpm_message *out, uint32_t index, uint16_t size, const char *auth);
+void tpm_clear(struct tpm_message *out);
+void tpm_clock_set(struct tpm_message *out, uint64_t clock);
+void tpm_pcr_read(struct tpm_message *out, uint32_t pcr);
+/* A policy session, unsalted and unbound. */
+void tpm_start_policy(struct tpm_message *out);
+void tpm_policy_auth_value(struct tpm_message *out, uint32_t session);
+void tpm_policy_digest(struct tpm_message *out, uint32_t session);
+void tpm_context_save(struct tpm_message *out, uint32_t handle);
+/* context is what TPM2_ContextSave answered. */
+void tpm_context_load(struct tpm_message *out, struct span context);
+void tpm_ecdh_keygen(struct tpm_message *out, uint32_t key);
+void tpm_ec_ephemeral(struct tpm_message *out, uint16_t curve);
+/* Audits TPM2_GetRandom from now on. */
+void tpm_audit_get_random(struct tpm_message *out);
+void tpm_get_audit_digest(struct tpm_message *out);
 
 /* The response's code; UINT32_MAX if it is too short to have one. */
 uint32_t tpm_response_code(struct span response);

@@ -22,22 +22,25 @@
 #include "trusted/runtime/entropy.h"
 #include "trusted/runtime/panic.h"
 #include "trusted/tpm/fast_path.h"
+#include "trusted/tpm/floors.h"
+#include "trusted/tpm/libtpms.h"
+#include "trusted/tpm/lockout.h"
 
 #define RESPONSE_HEADER_SIZE 10u /* tag, size, code (Part 1, 18.2) */
 #define STIR_SIZE            48u /* libtpms' DRBG_SEED: AES-256 key and block */
+#define DIGEST_SIZE          32u /* SHA-256 */
+#define CHECKSUM_SIZE        20u /* of libtpms' volatile state */
 
 #define TPM_CC_SHUTDOWN      0x145u
 #define TPM_SU_CLEAR         0u
 #define TPM_SU_STATE         1u
 
-/* libtpms internals, proved against the very archive by the tests of this room. */
-uint32_t CryptRandomStir(uint16_t size, uint8_t *data); /* a TPM_RC */
-extern int g_inFailureMode;
 _Noreturn void __real__plat__Fail(void);
 _Noreturn void __wrap__plat__Fail(void);
 
-static struct tpm *powered;  /* the TPM that libtpms' globals are; NULL while they are none */
-static bool command_running; /* libtpms has a frame to jump back to */
+static struct tpm *powered;   /* the TPM that libtpms' globals are; NULL while they are none */
+static bool command_running;  /* libtpms has a frame to jump back to */
+static struct span to_resume; /* libtpms' volatile state, until it has loaded it */
 static struct {
     uint8_t command[TPM_BUFFER_MAX]; /* libtpms decrypts parameters in place */
     uint8_t response[TPM_BUFFER_MAX];
@@ -58,17 +61,42 @@ static bool is_permanent(const char *name)
     return strcmp(name, TPM_PERMANENT_ALL_NAME) == 0;
 }
 
+static bool is_volatile(const char *name)
+{
+    return strcmp(name, TPM_VOLATILESTATE_NAME) == 0;
+}
+
+/* A copy that libtpms frees. */
+static TPM_RESULT hand_out(struct span state, unsigned char **data, uint32_t *length)
+{
+    unsigned char *copy = malloc(state.size);
+    if (!copy) return TPM_FAIL;
+    memcpy(copy, state.data, state.size);
+    *data = copy;
+    *length = (uint32_t)state.size;
+    return TPM_SUCCESS;
+}
+
+/* TPM_RETRY is "there is none". */
 static TPM_RESULT load(unsigned char **data, uint32_t *length, uint32_t tpm_number, const char *name)
 {
     (void)tpm_number;
-    if (!is_permanent(name)) return TPM_RETRY; /* "there is none": only permanent state is ever kept */
+    if (is_volatile(name) && to_resume.size > 0) {
+        TPM_RESULT result = hand_out(to_resume, data, length);
+        if (result == TPM_SUCCESS) to_resume = span_empty();
+        return result;
+    }
+    if (!is_permanent(name)) return TPM_RETRY;
     if (!powered->permanent) return powered->manufacture ? TPM_RETRY : TPM_FAIL;
-    unsigned char *copy = malloc(powered->permanent_size);
-    if (!copy) return TPM_FAIL;
-    memcpy(copy, powered->permanent, powered->permanent_size);
-    *data = copy; /* libtpms frees it */
-    *length = (uint32_t)powered->permanent_size;
-    return TPM_SUCCESS;
+    return hand_out(span_of(powered->permanent, powered->permanent_size), data, length);
+}
+
+static void forget_volatile(struct tpm *tpm)
+{
+    wipe(tpm->suspended, tpm->suspended_size);
+    free(tpm->suspended);
+    tpm->suspended = NULL;
+    tpm->suspended_size = 0;
 }
 
 void tpm_forget(struct tpm *tpm)
@@ -77,6 +105,7 @@ void tpm_forget(struct tpm *tpm)
     free(tpm->permanent);
     tpm->permanent = NULL;
     tpm->permanent_size = 0;
+    forget_volatile(tpm);
 }
 
 static struct err set_permanent(struct tpm *tpm, struct span permanent)
@@ -91,6 +120,14 @@ static struct err set_permanent(struct tpm *tpm, struct span permanent)
     return OK;
 }
 
+/* What Clock was when s_NV was last written, which is what is in the state that is loaded from it or stored. */
+static uint64_t clock_in_nv(void)
+{
+    uint64_t clock;
+    memcpy(&clock, s_NV + LIBTPMS_NV_GO + offsetof(struct libtpms_orderly, clock), sizeof clock);
+    return clock;
+}
+
 /* libtpms' memory has changed already and cannot go back: a failure here is the TPM's failure mode. */
 static TPM_RESULT store(const unsigned char *data, uint32_t length, uint32_t tpm_number, const char *name)
 {
@@ -98,6 +135,7 @@ static TPM_RESULT store(const unsigned char *data, uint32_t length, uint32_t tpm
     if (!is_permanent(name)) return TPM_FAIL;
     if (set_permanent(powered, span_of(data, length)).code) return TPM_FAIL;
     powered->commit_pending = true;
+    powered->stored_clock = clock_in_nv();
     return TPM_SUCCESS;
 }
 
@@ -178,8 +216,24 @@ static struct err libtpms_on(struct tpm *tpm)
     struct err err = OK;
     if (TPMLIB_MainInit() != TPM_SUCCESS) err = FAIL(STATE_REJECTED);
     if (!err.code) err = stir();
+    tpm->stored_clock = clock_in_nv();
     if (err.code) libtpms_off(tpm);
     return err;
+}
+
+/* The memory that libtpms stores in parts, or only when a command changes it. A commit is pending afterwards. */
+static struct err save(void)
+{
+    ENSURE(NvWrite(LIBTPMS_NV_GP, sizeof gp, &gp) && NvWrite(LIBTPMS_NV_GO, sizeof go, &go) && NvCommit(), TPM);
+    return OK;
+}
+
+/* A power-on that failed leaves nothing behind. */
+static void fall_back_off(struct tpm *tpm)
+{
+    if (tpm->on) libtpms_off(tpm);
+    tpm_forget(tpm);
+    tpm->commit_pending = false;
 }
 
 struct err tpm_power_on_new(struct tpm *tpm)
@@ -187,12 +241,24 @@ struct err tpm_power_on_new(struct tpm *tpm)
     *tpm = (struct tpm){.manufacture = true};
     struct err err = libtpms_on(tpm);
     tpm->manufacture = false;
-    if (err.code) {
-        tpm_forget(tpm);
-        tpm->commit_pending = false;
-        return FAIL(TPM);
-    }
+    if (!err.code) return OK;
+    fall_back_off(tpm);
+    return FAIL(TPM);
+}
+
+/* From here on in the TPM that is on and was not started yet; stored with the next commit, which TPM2_Startup is. */
+static struct err set_clock(uint64_t clock)
+{
+    go.clock = clock;
+    ENSURE(NvWrite(LIBTPMS_NV_GO, sizeof go, &go), TPM);
     return OK;
+}
+
+/* A command that says a Clock beyond the reserve is answered after a commit of it. */
+static struct err keep_clock(const struct tpm *tpm)
+{
+    if (g_inFailureMode || go.clock <= tpm->stored_clock + floors_clock_reserve()) return OK;
+    return save();
 }
 
 struct err tpm_power_on(struct tpm *tpm, struct span permanent)
@@ -200,10 +266,9 @@ struct err tpm_power_on(struct tpm *tpm, struct span permanent)
     *tpm = (struct tpm){0};
     TRY(set_permanent(tpm, permanent));
     struct err err = libtpms_on(tpm);
-    if (err.code) {
-        tpm_forget(tpm);
-        tpm->commit_pending = false;
-    }
+    if (!err.code) err = set_clock(go.clock + floors_clock_reserve());
+    if (!err.code && lockout_start()) err = save();
+    if (err.code) fall_back_off(tpm);
     return err;
 }
 
@@ -214,16 +279,105 @@ struct err tpm_power_on_imported(struct tpm *tpm, struct span permanent)
         tpm->commit_pending = true;
         return OK;
     }
-    libtpms_off(tpm);
-    tpm_forget(tpm);
-    tpm->commit_pending = false;
+    fall_back_off(tpm);
     return FAIL(STATE_REJECTED);
 }
 
+struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const struct tpm_floors *floors)
+{
+    *tpm = (struct tpm){0};
+    TRY(set_permanent(tpm, permanent));
+    struct err err = libtpms_on(tpm);
+    if (!err.code) {
+        floors_raise(floors);
+        err = save();
+    }
+    if (err.code) fall_back_off(tpm);
+    return err;
+}
+
+struct err tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    floors_read(out);
+    return OK;
+}
+
+static bool digest(struct span bytes, uint8_t out[DIGEST_SIZE])
+{
+    return CryptHashBlock(LIBTPMS_SHA256, (uint32_t)bytes.size, bytes.data, DIGEST_SIZE, out) == DIGEST_SIZE;
+}
+
+/* TPM2_Commit's secrets are computed from these, so two lives of one state would give out the same ones. */
+static struct err renew_commits(void)
+{
+    uint16_t size = sizeof gr.commitNonce - sizeof size;
+    memcpy(gr.commitNonce, &size, sizeof size);
+    ENSURE(CryptRandomGenerate(size, gr.commitNonce + sizeof size) == size, TPM);
+    memset(gr.commitArray, 0, sizeof gr.commitArray);
+    return OK;
+}
+
+/* libtpms' volatile state with the digest of the permanent state before it, into tpm->suspended. */
+static struct err keep_volatile(struct tpm *tpm)
+{
+    unsigned char *state = NULL;
+    uint32_t size = 0;
+    forget_volatile(tpm);
+    ENSURE(TPMLIB_GetState(TPMLIB_STATE_VOLATILE, &state, &size) == TPM_SUCCESS, TPM);
+    tpm->suspended = malloc(DIGEST_SIZE + size);
+    if (tpm->suspended) {
+        tpm->suspended_size = DIGEST_SIZE + size;
+        memcpy(tpm->suspended + DIGEST_SIZE, state, size);
+    }
+    wipe(state, size);
+    free(state);
+    ENSURE(tpm->suspended, NO_MEMORY);
+    ENSURE(digest(span_of(tpm->permanent, tpm->permanent_size), tpm->suspended), TPM);
+    return OK;
+}
+
+struct err tpm_suspend(struct tpm *tpm, struct span *out_volatile)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    ENSURE(!g_inFailureMode, TPM_FAILED);
+    TRY(save());
+    TRY(keep_volatile(tpm));
+    libtpms_off(tpm);
+    *out_volatile = span_of(tpm->suspended, tpm->suspended_size);
+    return OK;
+}
+
+struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state)
+{
+    uint8_t made_over[DIGEST_SIZE];
+    *tpm = (struct tpm){0};
+    /* Shorter ones, and ones that it did not get, libtpms would go on without. */
+    ENSURE(volatile_state.size >= DIGEST_SIZE + CHECKSUM_SIZE && digest(permanent, made_over), STATE_REJECTED);
+    ENSURE(ct_equal(made_over, volatile_state.data, DIGEST_SIZE), STATE_REJECTED);
+    TRY(set_permanent(tpm, permanent));
+    to_resume = span_of(volatile_state.data + DIGEST_SIZE, volatile_state.size - DIGEST_SIZE);
+    struct err err = libtpms_on(tpm);
+    if (!err.code && to_resume.size > 0) err = FAIL(NO_MEMORY);
+    to_resume = span_empty();
+    if (!err.code) err = renew_commits();
+    if (err.code)
+        fall_back_off(tpm);
+    else
+        tpm->orderly = gp.orderlyState < LIBTPMS_SU_DA_USED;
+    return err;
+}
+
+/* TPM2_Shutdown is what stores the Clock, and a machine's reset does without. */
 struct err tpm_reset(struct tpm *tpm)
 {
-    if (tpm->on) libtpms_off(tpm);
-    return libtpms_on(tpm);
+    uint64_t clock = 0;
+    if (tpm->on) {
+        clock = go.clock;
+        libtpms_off(tpm);
+    }
+    TRY(libtpms_on(tpm));
+    return set_clock(clock > go.clock ? clock : go.clock);
 }
 
 /* Whether this was a TPM2_Shutdown that succeeded. */
@@ -268,6 +422,7 @@ struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, s
     if (command.size) memcpy(buffers.command, command.data, command.size);
     struct span answer = span_empty();
     struct err err = run(tpm, locality, (uint32_t)command.size, &answer);
+    if (!err.code) err = keep_clock(tpm);
     if (!err.code) err = write_span(response, answer);
     tpm->orderly = is_shutdown(command, answer);
     wipe_buffers(command.size, err.code ? sizeof buffers.response : answer.size);

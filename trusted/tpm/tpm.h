@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/span.h"
+#include "trusted/tpm/floors.h"
 
 #define TPM_LOCALITY_MAX 4u
 
@@ -22,13 +23,20 @@ struct tpm {
     uint8_t locality;
     uint8_t *permanent; /* libtpms' whole permanent state, owned; wiped when replaced */
     size_t permanent_size;
-    bool orderly; /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
+    uint8_t *suspended; /* what tpm_suspend handed out, owned */
+    size_t suspended_size;
+    uint64_t stored_clock; /* ms; Clock in permanent */
+    bool orderly;          /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
 };
 
 /* Makes a new TPM with seeds of its own and powers it on. A commit is pending afterwards. ERR_TPM. */
 struct err tpm_power_on_new(struct tpm *tpm);
 
-/* Powers a TPM on from its permanent state. ERR_STATE_REJECTED if libtpms does not take it: nothing is made instead. */
+/*
+ * Powers a TPM on from its permanent state, as a start of the instance does: under LOCKOUT_HEALS_START_ONLY (lockout.h)
+ * it heals, and a commit may be pending afterwards. ERR_STATE_REJECTED if libtpms does not take it: nothing is made
+ * instead. ERR_TPM.
+ */
 struct err tpm_power_on(struct tpm *tpm, struct span permanent);
 
 /*
@@ -36,6 +44,33 @@ struct err tpm_power_on(struct tpm *tpm, struct span permanent);
  * would be in failure mode is rejected too.
  */
 struct err tpm_power_on_imported(struct tpm *tpm, struct span permanent);
+
+/*
+ * The same over a state that is not the newest one: raised to the floors of the newest (floors.h), without anything
+ * that was only true of its own time. The next startup can only be a TPM Reset, so resetCount is one higher than it
+ * ever was; sessions, and saved contexts of any time, are refused. A commit is pending afterwards.
+ * ERR_STATE_REJECTED, ERR_TPM.
+ */
+struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const struct tpm_floors *floors);
+
+/* The floors of the TPM's newest state, to be kept beside it. ERR_TPM_OFF. */
+struct err tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out);
+
+/*
+ * Takes everything that a power-off would lose, sessions, loaded objects and PCRs, and powers off. A commit is pending
+ * afterwards: the volatile state goes with that permanent state and no other. It holds secrets and is authenticated by
+ * nothing, which is the caller's. It stays valid until the next call. ERR_TPM_OFF; ERR_TPM_FAILED, the TPM staying on,
+ * if it is in failure mode; ERR_TPM, ERR_NO_MEMORY.
+ */
+struct err tpm_suspend(struct tpm *tpm, struct span *out_volatile);
+
+/*
+ * Goes on where tpm_suspend stopped: no startup is needed, or possible. Two resumes from one state draw nothing alike;
+ * a TPM2_Commit from before has to be repeated. ERR_STATE_REJECTED if libtpms does not take them or the two do not
+ * belong together, ERR_NO_MEMORY, ERR_TPM: the TPM stays off, and tpm_power_on over the permanent state alone, which
+ * forgets PCRs, is the caller's decision.
+ */
+struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state);
 
 /*
  * Runs one command (TPM 2.0 Library, Part 1, 18) at locality 0 to 4 and writes the response. A refusal by the TPM is a
