@@ -33,9 +33,8 @@ def note(text):
 
 
 def run():
-    """Runs the registered tests in order, or those that the arguments name; the exit status is the number of failures."""
-    tests = [one for one in _tests if one.__name__ in sys.argv[1:]] if sys.argv[1:] else _tests
-    require(len(tests) == len(sys.argv[1:] or _tests), f"there is no test of one of these names: {sys.argv[1:]}")
+    """Runs the registered tests in order, or those that arguments name; the exit status is the number of failures."""
+    tests = [one for one in _tests if one.__name__ in sys.argv[1:]] or _tests
     print(f"1..{len(tests)}")
     note(f"seed {SEED}")
     failures = 0

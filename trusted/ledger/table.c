@@ -20,6 +20,7 @@ struct packed_row {
     uint16_t sealed_by; /* place in images + 1; so the next one */
     uint16_t provisioned_by;
     uint8_t state;
+    uint8_t origin;
     bool has_owner;
     bool has_front_key;
     uint8_t label_size;
@@ -119,6 +120,7 @@ static void pack(const struct ledger_row *row, uint16_t sealed_by, uint16_t prov
     out->sealed_by = sealed_by;
     out->provisioned_by = provisioned_by;
     out->state = (uint8_t)row->state;
+    out->origin = (uint8_t)row->origin;
     out->has_owner = row_has_owner(row);
     out->has_front_key = row_has_front_key(row);
     out->label_size = (uint8_t)strnlen(row->label, sizeof row->label);
@@ -136,6 +138,7 @@ void table_read(const struct table *table, uint32_t slot, struct ledger_row *out
     const struct packed_row *row = table->rows[slot];
     *out = (struct ledger_row){.slot = slot,
                                .state = row->state,
+                               .origin = row->origin,
                                .id = row->id,
                                .epoch = row->epoch,
                                .start = row->start,
