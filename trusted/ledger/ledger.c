@@ -74,7 +74,7 @@ static void draw_domain(struct instance_id *out)
 
 static struct err begin(const struct ledger_owner *owner, struct ledger *out)
 {
-    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version, .start_due = true};
+    *out = (struct ledger){.owner = *owner, .security_version = owner->security_version, .record_due = true};
     return tree_open(&out->tree);
 }
 
@@ -314,9 +314,15 @@ struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_V
 
 /* ---- stores ---- */
 
+uint64_t ledger_ask_record(struct ledger *ledger)
+{
+    ledger->record_due = true;
+    return ledger->version + 1;
+}
+
 bool ledger_store_due(const struct ledger *ledger)
 {
-    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->start_due);
+    return ledger->durable == ledger->version && (ledger->dirty_count > 0 || ledger->record_due);
 }
 
 static void wipe_plaintext(uint8_t (*plaintext)[ROW_SEALED_SIZE])
@@ -400,7 +406,7 @@ struct err ledger_store(struct ledger *ledger, struct writer *out)
     TRY(store_master(ledger, out));
     TRY(write_span(out, writer_span(&rows)));
     ledger->version++;
-    ledger->start_due = false;
+    ledger->record_due = false;
     return OK;
 }
 

@@ -44,7 +44,7 @@ struct ledger {
     uint8_t master[MASTER_SIZE];
     struct anchor_config anchor; /* sealed with the master secret */
     uint32_t security_version;
-    bool start_due;                     /* a store is due though no row changed: the start record */
+    bool record_due;                    /* a store is due though no row changed: the start record, or a question */
     bool master_pending;                /* the next store has the master secret too */
     uint8_t predecessor[SGX_HASH_SIZE]; /* rows may still be sealed under it; zeros: none */
     uint8_t own_root[BLOB_ROOT_SIZE];
@@ -119,6 +119,12 @@ struct err ledger_check_label(const struct ledger *ledger, const char *label);
  */
 struct err ledger_add(struct ledger *ledger, struct ledger_row *row);
 struct err ledger_change(struct ledger *ledger, struct ledger_row *row);
+
+/*
+ * A store is to be made from now on even if no row changed; returns its number. When it is durable and anchored, this
+ * manager was the only one at a moment after this call.
+ */
+uint64_t ledger_ask_record(struct ledger *ledger);
 
 /* True if there is something to store and nothing under way. */
 bool ledger_store_due(const struct ledger *ledger);

@@ -294,19 +294,27 @@ static struct err say_due(struct manager *manager, struct channel *channel, stru
     return OK;
 }
 
-/* Says it when what the row says is durable: at once if it is. */
-static struct err owe(struct manager *manager, struct channel *channel, enum due due, struct writer *out)
+/* Says it when this store is durable: at once if it is. */
+static struct err owe_at(struct manager *manager, struct channel *channel, enum due due, uint64_t store,
+                         struct writer *out)
 {
-    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     if (!channel->due) {
         channel->next_due = manager->channels.due;
         manager->channels.due = channel;
+        channel->due_store = 0;
     }
     channel->due |= due;
-    channel->due_store = row.store;
-    if (row.store > manager->ledger.durable) return OK;
+    if (channel->due_store < store) channel->due_store = store;
+    if (channel->due_store > manager->ledger.durable) return OK;
     forget_due(&manager->channels, channel);
     return say_due(manager, channel, out);
+}
+
+/* The same with what the row says. */
+static struct err owe(struct manager *manager, struct channel *channel, enum due due, struct writer *out)
+{
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    return owe_at(manager, channel, due, row.store, out);
 }
 
 /* A row that was changed again has a later store, but it was durable in between with what is owed. */
@@ -432,13 +440,14 @@ static struct err take_commit(struct manager *manager, struct channel *channel, 
     return owe(manager, channel, DUE_ANCHORED, out);
 }
 
+/* From memory it would be worth nothing: a manager on another copy of the store may have gone on since. */
 static struct err take_ask_lease(struct manager *manager, struct channel *channel, struct span fields,
                                  struct writer *out)
 {
     struct reader r = reader_of(fields);
     TRY(read_u64(&r, &channel->lease));
     TRY(reader_end(&r));
-    return owe(manager, channel, DUE_LEASE, out);
+    return owe_at(manager, channel, DUE_LEASE, ledger_ask_record(&manager->ledger), out);
 }
 
 static struct err take_word(struct manager *manager, struct channel *channel, struct span message, struct writer *out)

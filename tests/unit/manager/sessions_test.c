@@ -212,6 +212,21 @@ static void a_lease_is_the_number_that_was_asked_with(void **state)
     assert_memory_equal(fields.data, &number, 8);
 }
 
+/* A manager on another copy of the store may have gone on: only the anchor knows (docs/models, LEASE_FROM_MEMORY). */
+static void a_lease_waits_for_a_record_that_is_made_after_the_question(void **state)
+{
+    (void)state;
+    rig_serve(&rig, &row.id, 7, &fake);
+    rig.hold_stores = true;
+    assert_int_equal(rig_create(&rig, "other", NULL, NULL, NULL), RIG_NOT_ANSWERED);
+    assert_int_equal(rig_say(&rig, &fake, fake_instance_ask_lease(&fake, 1)), ERR_NONE);
+    assert_int_equal(rig_count(&rig, MANAGER_EFFECT_SEND), 0);
+    rig_store(&rig);
+    assert_int_equal(rig_count(&rig, MANAGER_EFFECT_SEND), 0);
+    rig_store(&rig);
+    fake_instance_hear(&fake, rig_sent(&rig, &fake, 0), PEER_LEASE);
+}
+
 static void a_word_of_the_manager_or_a_second_ready_ends_the_channel(void **state)
 {
     (void)state;
@@ -389,6 +404,7 @@ int main(void)
         SESSION_TEST(a_commit_that_is_said_again_is_answered_again),
         SESSION_TEST(any_other_commit_ends_the_channel),
         SESSION_TEST(a_lease_is_the_number_that_was_asked_with),
+        SESSION_TEST(a_lease_waits_for_a_record_that_is_made_after_the_question),
         SESSION_TEST(a_word_of_the_manager_or_a_second_ready_ends_the_channel),
         SESSION_TEST(a_receipt_ends_the_start),
         SESSION_TEST(only_the_holders_receipt_over_the_newest_state_counts),
