@@ -248,7 +248,7 @@ struct err table_write(struct table *table, const struct ledger_row *row)
     }
     struct packed_row *other = malloc(size);
     ENSURE(other, NO_MEMORY);
-    *other = *old;
+    memcpy(other, old, offsetof(struct packed_row, rest)); /* sizeof has padding, for which there may be no room */
     pack(row, sealed_by, provisioned_by, other);
     table->rows[row->slot] = other;
     table->size += HEAP_COST(size);

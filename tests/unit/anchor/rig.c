@@ -56,6 +56,7 @@ void chip_start(struct chip *chip)
     assert_true(chip->pid >= 0);
     if (chip->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* which is for TAP */
         execlp("swtpm", "swtpm", "socket", "--tpm2", "--server", server, "--ctrl", control, "--tpmstate", state,
                "--flags", "not-need-init,startup-clear", (char *)NULL);
         _exit(127);

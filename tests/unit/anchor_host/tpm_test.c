@@ -33,6 +33,7 @@ static void start_swtpm(void)
     assert_true(swtpm >= 0);
     if (swtpm == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* which is for TAP */
         execlp("swtpm", "swtpm", "socket", "--tpm2", "--server", server, "--ctrl", control, "--tpmstate", state,
                "--flags", "not-need-init,startup-clear", (char *)NULL);
         _exit(127);
