@@ -133,18 +133,28 @@ static struct err is_fresh(const char *path)
     return OK;
 }
 
-struct err anchor_file_make(const char *path)
+/* Whole and durable under another name first: what is cut off leaves no anchor that looks damaged. */
+static struct err make_at(const char *path, const char *temporary)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 && errno == EEXIST) return is_fresh(path);
+    (void)unlink(temporary);
+    int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     ENSURE(fd >= 0, ANCHOR_IO);
     struct err result = fill(fd);
     close(fd);
-    if (!result.code) return sync_parent(path);
+    if (!result.code && link(temporary, path) != 0) result = errno == EEXIST ? is_fresh(path) : FAIL(ANCHOR_IO);
     int why = errno;
-    (void)unlink(path);
+    (void)unlink(temporary);
     errno = why;
     return result;
+}
+
+struct err anchor_file_make(const char *path)
+{
+    char temporary[PATH_MAX];
+    if (access(path, F_OK) == 0) return is_fresh(path);
+    ENSURE(snprintf(temporary, sizeof temporary, "%s.new", path) < (int)sizeof temporary, ANCHOR_IO);
+    TRY(make_at(path, temporary));
+    return sync_parent(path);
 }
 
 struct err anchor_file_open(const char *path, char *reason, struct anchor_file **out_file)
