@@ -25,7 +25,8 @@ enum instance_call {
     /* One message of the manager, as it came. Effects: PEER (0 to 3), STORE, RECORD, RECEIPT. */
     INSTANCE_PEER = 2,
     /*
-     * The sealed state, or nothing for a new TPM, as PROVISION said. Powers the TPM on. Effects: PEER (READY); or STORE
+     * The sealed state, or nothing for a new TPM, as PROVISION said; behind it the sealed volatile state if there is one
+     * (what follows the state is not looked at unless PROVISION said RESUME). Powers the TPM on. Effects: PEER (READY); or STORE
      * and PEER (COMMIT) when there is something to be made durable first, and READY follows ANCHORED. Nothing, too, for
      * one that is to be imported: it stays off until K2 has brought its state.
      */
@@ -33,7 +34,7 @@ enum instance_call {
     /* One record of K2. Effects: RECORD, or STORE and PEER (the response waits), or PEER alone (a reset waits for its
      * lease; now and then a lease is asked for besides a RECORD). */
     INSTANCE_RECORD = 4,
-    /* The operator's orderly end: the TPM is shut down. No body. Effects: RECORD (FINAL of K2, if it is open) and
+    /* The operator's orderly end. u8 mode (enum instance_stop), u8[7] 0. Effects: RECORD (FINAL of K2, if it is open) and
      * RECEIPT, or STORE and PEER and they follow. */
     INSTANCE_STOP = 5,
     /* The connection to the manager is new: begin to resume the session. No body. Effect: PEER. Allowed once READY was
@@ -41,10 +42,16 @@ enum instance_call {
     INSTANCE_RESUME = 6,
 };
 
+enum instance_stop {
+    INSTANCE_STOP_OFF = 1,     /* the TPM is shut down */
+    INSTANCE_STOP_SUSPEND = 2, /* the next start goes on where it stops: sessions, loaded objects, PCRs */
+};
+
 enum instance_effect {
     INSTANCE_EFFECT_PEER = 1,   /* one message for the manager */
     INSTANCE_EFFECT_RECORD = 2, /* one record of K2 for the front-end */
-    /* u64 version, then the sealed state. The host keeps it until the response is released, and gives it to vtpmd with
+    /* u64 version, then the sealed state, behind it the sealed volatile state if it was suspended. The host keeps both as
+     * one, and keeps it until the response is released, and gives it to vtpmd with
      * every PEER message that carries the COMMIT: the one of the same call, and the one after CONFIRM of a resumed
      * session (two PEER effects, and no STORE). */
     INSTANCE_EFFECT_STORE = 3,

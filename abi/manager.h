@@ -94,7 +94,7 @@ enum manager_effect {
 
 enum manager_verb {
     /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros, u8 origin
-     * (enum manager_origin), u8[7] 0. Result: row. */
+     * (enum manager_origin), u8 what heals lockout (enum peer_lockout_heals), u8[6] 0. Result: row. */
     MANAGER_CREATE = 1,
     /* u8[16] id. Allows one start and asks for the enclave (CREATE_ENCLAVE). Result: row. */
     MANAGER_START_INSTANCE = 2,
@@ -120,6 +120,21 @@ enum manager_verb {
     MANAGER_LIST = 11,
     /* Result: struct of MANAGER_STATUS_SIZE, see below. */
     MANAGER_STATUS = 12,
+    /*
+     * u8[16] id, u8[64] owner's signature or zeros, then the arguments that it is over: u64 version, u8[32] SHA-256 of a
+     * sealed state of this instance, u8[32] MRENCLAVE of the manager under which that was sealed. Not while it is allowed
+     * or held. That state becomes the newest, with this version, which has to be the recorded one + 1; epoch + 1; the
+     * next start raises it to what may not go back, and what was suspended is gone. The STORE has the version: the host
+     * adds the state itself. ERR_STATE_MISSING if there never was a state. Result: row.
+     */
+    MANAGER_REVERT = 13,
+    /* u8[16] id, u8[64] signature of the owner so far or zeros, then u8[32] new owner's Ed25519 key or zeros (the
+     * operator). Not while it is allowed or held. Epoch + 1. Result: row. */
+    MANAGER_SET_OWNER = 14,
+    /* u8[16] id of the source, u8[64] its owner's signature or zeros, then u8[64] label. A new instance, with keys and a
+     * TPM of its own and nothing of what the source's TPM holds; owner, enrolled key and policy are the source's, and its
+     * row names the source for good. Result: row of the new one. */
+    MANAGER_CLONE = 15,
 };
 
 enum manager_event {
@@ -146,15 +161,17 @@ enum manager_instance_state {
 enum manager_origin {
     MANAGER_ORIGIN_HERE = 1,
     MANAGER_ORIGIN_IMPORTED = 2,
+    MANAGER_ORIGIN_CLONE = 3,
 };
 
 /*
  * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin
  * (enum manager_origin), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64 deaths
  * declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32] holder
- * key
+ * key, u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of the source
+ * (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8[6] 0
  */
-#define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 4u * 32u)
+#define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 5u * 32u + 16u + 8u)
 #define MANAGER_LIST_MAX     24u /* rows in one answer */
 
 /*
@@ -168,7 +185,7 @@ enum manager_origin {
 /*
  * What the owner signs (Ed25519): "vtpm owner v1\0\0\0" (16 bytes), u16 verb, u16 0, u32 0, u8[16] trust domain, u8[16]
  * id, u64 epoch, u8[32] the manager's nonce, u8[32] MRENCLAVE of the manager, u8[32] SHA-256 of the verb's further
- * arguments (of nothing for MANAGER_DELETE)
+ * arguments (of nothing for MANAGER_DELETE; see REVERT, SET_OWNER, CLONE)
  */
 #define OWNER_ACT_LABEL      "vtpm owner v1"
 #define OWNER_ACT_SIZE       (16u + 8u + 16u + 16u + 8u + 32u + 32u + 32u)

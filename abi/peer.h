@@ -65,15 +65,18 @@ enum peer_kind {
 /* What the records carry: u8 kind, u8[7] 0, then */
 enum peer_word {
     /*
-     * manager: u8[16] id, u64 epoch, u64 start, u8 mode (enum peer_mode), u8 link kind (link/link.h), u8[6] 0,
-     * u8[32] root key, u8[32] resumption key, u8[32] MRENCLAVE of the manager under which the state to be opened was
-     * sealed, u64 version, u8[32] SHA-256 of the sealed state, u8[32] share of the front-end, u8[32] enrolled
-     * front-end key or zeros
+     * manager: u8[16] id, u64 epoch, u64 start, u8 mode (enum peer_mode), u8 link kind (link/link.h), u8 what heals
+     * lockout (enum peer_lockout_heals), u8[5] 0, u8[32] root key, u8[32] resumption key, u8[32] MRENCLAVE of the manager
+     * under which the state to be opened was sealed, u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of
+     * the sealed volatile state (RESUME; else zeros), u8[PEER_FLOORS_SIZE] floors (REVERTED; else zeros), u8[32] share of
+     * the front-end, u8[32] enrolled front-end key or zeros
      */
     PEER_PROVISION = 1,
     /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT) its state may come. */
     PEER_READY = 2,
-    /* instance: u64 version, u8[32] SHA-256 of the sealed state. May be said again, with the same words. */
+    /* instance: u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of the sealed volatile state that the
+     * next start resumes from (zeros: none), u8[PEER_FLOORS_SIZE] floors of this state, which the manager keeps and does
+     * not read. May be said again, with the same words. */
     PEER_COMMIT = 3,
     /* manager: u64 version, u8[32] SHA-256: durable, and recorded. */
     PEER_ANCHORED = 4,
@@ -87,9 +90,17 @@ enum peer_mode {
     PEER_MODE_NEW = 1,    /* no state was ever acknowledged: make a TPM */
     PEER_MODE_OPEN = 2,   /* the state of this version and digest, or none */
     PEER_MODE_IMPORT = 3, /* no state was ever acknowledged: take one over K2 (K2_IMPORT), and never make a TPM */
+    /* The state of this digest, which may be older than this version: it is raised to the floors, and is sealed anew
+     * before anything is answered. */
+    PEER_MODE_REVERTED = 4,
+    PEER_MODE_RESUME = 5, /* as OPEN, and the volatile state with it: this start is the only one that may */
 };
 
-#define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 3u * 32u)
+enum peer_lockout_heals { PEER_LOCKOUT_TIME = 1, PEER_LOCKOUT_START_ONLY = 2, PEER_LOCKOUT_NEVER = 3 };
+
+#define PEER_FLOORS_SIZE         45u /* what may never go back (trusted/tpm/floors.h) */
+#define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 2u * 32u + PEER_FLOORS_SIZE + 2u * 32u)
+#define PEER_COMMIT_SIZE         (8u + 2u * 32u + PEER_FLOORS_SIZE)
 
 /*
  * The receipt that ends a start, signed with its holder key (Ed25519):

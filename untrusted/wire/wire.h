@@ -15,7 +15,7 @@
  *    5 LINK           vtpmd     u8 link kind, u8[7] 0, u8[16] id, u64 epoch, u64 start,
  *                               u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] share of the instance
  *    6 RECEIPT        instance  PEER_RECEIPT_SIZE bytes of abi/peer.h
- *    7 STOP           vtpmd     empty: end in order, send the receipt
+ *    7 STOP           vtpmd     u8 enum instance_stop, u8[7] 0: end in order, send the receipt
  *    8 REFUSED        vtpmd     u16 err code: no more is done for this connection
  *                   instance  u16 err code: its enclave does not take the state; the process ends
  *    9 HEALTH         instance  u8 enum wire_health, u8[7] 0, u64 commands, u64 commits: on every change of the first,
