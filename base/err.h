@@ -128,7 +128,9 @@ struct [[nodiscard]] err {
     X(STORE_BUSY, 196, "the store is in use by another process")                                                       \
     X(STORE_IO, 197, "the store could not be read or written")                                                         \
     X(PROTOCOL, 198, "the other side does not keep to the protocol")                                                   \
-    X(TIMEOUT, 199, "it was not done in time")
+    X(TIMEOUT, 199, "it was not done in time")                                                                         \
+    X(SNAPSHOT_EXISTS, 200, "the instance has a snapshot of this name already; it was left as it is")                  \
+    X(NO_SNAPSHOT, 201, "the instance has no snapshot of this name")
 
 enum err_code {
 #define ERR_ENUM(name, value, sentence) ERR_##name = (value),

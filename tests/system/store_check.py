@@ -245,7 +245,7 @@ def a_damaged_page_is_found():
 @test
 def another_program_s_file_and_a_newer_schema_are_told_apart():
     host = shared()
-    finds(host.damaged(("PRAGMA user_version = 2",)), "the store: its schema is of version 2, and this release knows")
+    finds(host.damaged(("PRAGMA user_version = 3",)), "the store: its schema is of version 3, and this release knows")
     finds(host.damaged(("PRAGMA application_id = 1",)), "the store: the application id is 0x1: this is not a store")
     path = new_directory() + "/text"
     with open(path, "w", encoding="utf-8") as file:

@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "abi/blob.h"
+#include "base/bytes.h"
+
 #define TEXT_OF(number) #number
 #define TEXT(number)    TEXT_OF(number)
 #define APPLICATION_ID  TEXT(STORE_APPLICATION_ID)
@@ -18,15 +21,21 @@
 #define NEW_FILE_NAME   "vtpm.db.new"
 #define PATH_SIZE       4096u
 
+#define MAKE_SNAPSHOTS                                                                                                 \
+    "CREATE TABLE snapshots(id BLOB NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, created INTEGER NOT NULL," \
+    " sealed BLOB NOT NULL, PRIMARY KEY(id, name));"
+
 static const char schema[] =
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE rows(slot INTEGER PRIMARY KEY, id BLOB NOT NULL, version INTEGER NOT NULL, blob BLOB NOT NULL);"
     "CREATE TABLE states(id BLOB PRIMARY KEY, version INTEGER NOT NULL, blob BLOB NOT NULL);"
     "CREATE TABLE settings(id BLOB PRIMARY KEY, json TEXT NOT NULL);"
     "CREATE TABLE processes(id BLOB PRIMARY KEY, boot_id TEXT NOT NULL, pid INTEGER NOT NULL,"
-    " start_time INTEGER NOT NULL);"
-    "PRAGMA application_id=" APPLICATION_ID ";"
+    " start_time INTEGER NOT NULL);" MAKE_SNAPSHOTS "PRAGMA application_id=" APPLICATION_ID ";"
     "PRAGMA user_version=" SCHEMA_VERSION ";";
+
+/* From schema 1, which had no snapshots. */
+static const char upgrade[] = "BEGIN IMMEDIATE;" MAKE_SNAPSHOTS "PRAGMA user_version=" SCHEMA_VERSION "; COMMIT;";
 
 /* Exclusively locked from the first read to the end, so that WAL needs no shared memory. */
 static const char manners[] = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
@@ -45,6 +54,11 @@ enum statement {
     DROP_STATE,
     GET_STATE,
     GET_STORED,
+    TAKE_SNAPSHOT,
+    GET_SNAPSHOT,
+    EACH_SNAPSHOT,
+    DROP_SNAPSHOT,
+    DROP_SNAPSHOTS,
     PUT_SETTINGS,
     GET_SETTINGS,
     DROP_SETTINGS,
@@ -66,6 +80,12 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DROP_STATE] = "DELETE FROM states WHERE id = ?",
     [GET_STATE] = "SELECT blob FROM states WHERE id = ? AND version = ?",
     [GET_STORED] = "SELECT blob, version FROM states WHERE id = ?",
+    [TAKE_SNAPSHOT] = "INSERT INTO snapshots(id, name, version, created, sealed)"
+                      " SELECT id, ?2, version, CAST(strftime('%s', 'now') AS INTEGER), blob FROM states WHERE id = ?1",
+    [GET_SNAPSHOT] = "SELECT sealed, version, created FROM snapshots WHERE id = ? AND name = ?",
+    [EACH_SNAPSHOT] = "SELECT sealed, version, created, name FROM snapshots WHERE id = ? ORDER BY version, name",
+    [DROP_SNAPSHOT] = "DELETE FROM snapshots WHERE id = ? AND name = ?",
+    [DROP_SNAPSHOTS] = "DELETE FROM snapshots WHERE id = ?",
     [PUT_SETTINGS] = "INSERT OR REPLACE INTO settings(id, json) VALUES(?, ?)",
     [GET_SETTINGS] = "SELECT json FROM settings WHERE id = ?",
     [DROP_SETTINGS] = "DELETE FROM settings WHERE id = ?",
@@ -168,6 +188,19 @@ static struct err expect(sqlite3 *db, const char *question, const char *answer)
     return result;
 }
 
+static struct err bring_up(sqlite3 *db)
+{
+    struct err result = expect(db, "PRAGMA user_version", SCHEMA_VERSION);
+    return result.code == ERR_STORE_FOREIGN ? err_of(sqlite3_exec(db, upgrade, NULL, NULL, NULL)) : result;
+}
+
+/* Before anything is written. */
+static struct err expect_known_schema(sqlite3 *db)
+{
+    struct err result = expect(db, "PRAGMA user_version", SCHEMA_VERSION);
+    return result.code == ERR_STORE_FOREIGN ? expect(db, "PRAGMA user_version", "1") : result;
+}
+
 static struct err open_checked(struct store *store, const char *path)
 {
     /* With its mutex: a backup that is given up may be ended on another thread than the one that writes. */
@@ -176,9 +209,10 @@ static struct err open_checked(struct store *store, const char *path)
     (void)sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     TRY(err_of(sqlite3_exec(store->db, "PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL)));
     TRY(expect(store->db, "PRAGMA application_id", APPLICATION_ID));
-    TRY(expect(store->db, "PRAGMA user_version", SCHEMA_VERSION));
+    TRY(expect_known_schema(store->db));
     TRY(err_of(sqlite3_exec(store->db, manners, NULL, NULL, NULL)));
     TRY(expect(store->db, "PRAGMA quick_check(1)", "ok"));
+    TRY(bring_up(store->db));
     for (size_t i = 0; i < STATEMENT_COUNT; i++) {
         int code =
             sqlite3_prepare_v3(store->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i], NULL);
@@ -317,7 +351,9 @@ static struct err put_row(struct store *store, const struct store_row *row)
     (void)sqlite3_bind_int64(statement, 3, (int64_t)row->version);
     bind_span(statement, 4, row->blob);
     TRY(run(store, statement));
-    return row->version ? OK : run(store, ready_id(store, DROP_STATE, &row->id));
+    if (row->version) return OK;
+    TRY(run(store, ready_id(store, DROP_STATE, &row->id)));
+    return run(store, ready_id(store, DROP_SNAPSHOTS, &row->id));
 }
 
 static const struct store_row *row_of(const struct store_batch *batch, const struct instance_id *id)
@@ -427,6 +463,95 @@ struct err store_each_row(struct store *store, void *ctx, struct err (*row)(void
     }
     (void)sqlite3_reset(statement);
     return result;
+}
+
+/* --- snapshots ---------------------------------------------------------------------------------------------------- */
+
+size_t store_state_size(struct span stored)
+{
+    struct reader r = reader_of(stored);
+    struct span skipped;
+    uint32_t sealed = 0;
+    if (read_span(&r, BLOB_MAGIC_SIZE + 2 * sizeof(uint16_t), &skipped).code || read_u32(&r, &sealed).code)
+        return stored.size;
+    const uint64_t size = (uint64_t)BLOB_HEADER_SIZE + sealed + BLOB_TAG_SIZE;
+    return size < stored.size ? (size_t)size : stored.size;
+}
+
+static sqlite3_stmt *ready_snapshot(struct store *store, enum statement which, const struct instance_id *id,
+                                    const char *name)
+{
+    sqlite3_stmt *statement = ready_id(store, which, id);
+    (void)sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
+    return statement;
+}
+
+static struct err expect_none(struct store *store, const struct instance_id *id, const char *name)
+{
+    bool found = false;
+    sqlite3_stmt *statement = ready_snapshot(store, GET_SNAPSHOT, id, name);
+    TRY(fetch(store, statement, &found));
+    (void)sqlite3_reset(statement);
+    ENSURE(!found, SNAPSHOT_EXISTS);
+    return OK;
+}
+
+struct err store_snapshot_take(struct store *store, const struct instance_id *id, const char *name)
+{
+    TRY(expect_none(store, id, name));
+    TRY(run(store, ready_snapshot(store, TAKE_SNAPSHOT, id, name)));
+    ENSURE(sqlite3_changes(store->db) == 1, STATE_MISSING);
+    return OK;
+}
+
+struct err store_snapshot_read(struct store *store, const struct instance_id *id, const char *name,
+                               uint64_t *out_version, uint64_t *out_created, uint8_t **out_blob, size_t *out_size)
+{
+    bool found = false;
+    sqlite3_stmt *statement = ready_snapshot(store, GET_SNAPSHOT, id, name);
+    TRY(fetch(store, statement, &found));
+    ENSURE(found, NO_SNAPSHOT);
+    struct err result = copy_column(statement, 0, out_blob, out_size);
+    *out_version = (uint64_t)sqlite3_column_int64(statement, 1);
+    *out_created = (uint64_t)sqlite3_column_int64(statement, 2);
+    (void)sqlite3_reset(statement);
+    return result;
+}
+
+static struct err snapshot_from(sqlite3_stmt *statement, struct store_snapshot *out)
+{
+    const char *name = (const char *)sqlite3_column_text(statement, 3);
+    ENSURE(name, NO_MEMORY);
+    *out = (struct store_snapshot){
+        .name = name,
+        .version = (uint64_t)sqlite3_column_int64(statement, 1),
+        .created = (uint64_t)sqlite3_column_int64(statement, 2),
+        .blob = span_of(sqlite3_column_blob(statement, 0), (size_t)sqlite3_column_bytes(statement, 0))};
+    return OK;
+}
+
+struct err store_each_snapshot(struct store *store, const struct instance_id *id, void *ctx,
+                               struct err (*fn)(void *ctx, const struct store_snapshot *snapshot))
+{
+    sqlite3_stmt *statement = ready_id(store, EACH_SNAPSHOT, id);
+    struct err result = OK;
+    while (!result.code) {
+        bool found = false;
+        TRY(fetch(store, statement, &found));
+        if (!found) return OK;
+        struct store_snapshot current;
+        result = snapshot_from(statement, &current);
+        if (!result.code) result = fn(ctx, &current);
+    }
+    (void)sqlite3_reset(statement);
+    return result;
+}
+
+struct err store_snapshot_delete(struct store *store, const struct instance_id *id, const char *name)
+{
+    TRY(run(store, ready_snapshot(store, DROP_SNAPSHOT, id, name)));
+    ENSURE(sqlite3_changes(store->db) == 1, NO_SNAPSHOT);
+    return OK;
 }
 
 /* --- settings and processes --------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  *   meta       'master', 'head': the blobs of kind MASTER and LEDGER_HEAD
  *   rows       slot -> id, blob of kind LEDGER_ROW
  *   states     id -> version, sealed state
+ *   snapshots  id, name -> version, when it was made, a copy of what `states` had
  *   settings   id -> the operator's JSON: on which sockets an instance is served, as whom. Nothing trusts it.
  *   processes  id -> what vtpmd knows of the process that serves it, to tell a dead one from a living one
  *
@@ -12,9 +13,10 @@
  * processes never have it open. It sees ciphertext only. Not guaranteed: that the file is the newest there ever was.
  *
  * Versions: application_id says that the file is a store at all, user_version which schema it has. store_open takes
- * exactly its own schema. A release that changes the schema raises STORE_SCHEMA_VERSION by one, and its store_open brings
- * an older one up to it, in one transaction, before anything else is read; it never takes a newer one, and nothing is
- * ever brought down. What is inside the blobs has a format of its own (abi/blob.h), which the schema does not follow.
+ * its own schema, and brings schema 1, which had no snapshots, up to it. A release that changes the schema raises
+ * STORE_SCHEMA_VERSION by one, and its store_open brings an older one up to it, in one transaction, before any blob is
+ * read; it never takes a newer one, and nothing is ever brought down. What is inside the blobs has a format of its own
+ * (abi/blob.h), which the schema does not follow.
  *
  * Calls block; those that write are made on a thread of their own (daemon/committer.h). One thread at a time.
  */
@@ -28,7 +30,7 @@
 #include "base/span.h"
 
 #define STORE_APPLICATION_ID 1448235085 /* of every store there is: never to be changed */
-#define STORE_SCHEMA_VERSION 1
+#define STORE_SCHEMA_VERSION 2
 
 struct store;
 struct sqlite3;
@@ -70,7 +72,8 @@ struct store_batch {
 };
 
 /*
- * In one transaction: head, master, rows, states; and removes the states of rows whose version is 0. A state is written
+ * In one transaction: head, master, rows, states; and removes the states and the snapshots of rows whose version is 0
+ * (an instance that was deleted, or that never had a state and so no snapshot). A state is written
  * only if its row in the same batch has its version; ERR_BAD_VALUE else. A row whose state is not there is stored all the
  * same: whose state is lost finds out at its own start, and does not hold up the others. ERR_STORE_IO: nothing was
  * changed; the same batch may be tried again.
@@ -87,6 +90,35 @@ struct err store_read_stored(struct store *store, const struct instance_id *id, 
                              uint8_t **out_blob, size_t *out_size);
 /* Calls row for each row, by slot; an error of row ends it and is returned. */
 struct err store_each_row(struct store *store, void *ctx, struct err (*row)(void *ctx, const struct store_row *row));
+
+/*
+ * What is in a stored state is the sealed state, and behind it the sealed volatile state if it was suspended; the store
+ * keeps both as one. This is the size of the first alone, the one that a row's digest is over, as its header says; all of
+ * it if it says more than there is, or nothing that can be read.
+ */
+size_t store_state_size(struct span stored);
+
+/* A copy of what was stored as the newest state. */
+struct store_snapshot {
+    const char *name;
+    uint64_t version; /* that the state was stored as; its header may have a lower one (after a revert) */
+    uint64_t created; /* host's clock, seconds since 1970 */
+    struct span blob; /* as it was stored: store_state_size */
+};
+
+/* Copies the present state of an instance, whatever its version; durable on success. name: a label, the caller's to check.
+ * ERR_STATE_MISSING, ERR_SNAPSHOT_EXISTS (it is left as it is), ERR_STORE_IO. */
+struct err store_snapshot_take(struct store *store, const struct instance_id *id, const char *name);
+/* The blob is malloc'ed, the caller's.
+ * ERR_NO_SNAPSHOT, ERR_NO_MEMORY, ERR_STORE_IO. */
+struct err store_snapshot_read(struct store *store, const struct instance_id *id, const char *name,
+                               uint64_t *out_version, uint64_t *out_created, uint8_t **out_blob, size_t *out_size);
+/* Calls fn for each snapshot of an instance, by version, then by name; what it is given is valid until it returns, and it
+ * makes no call on the store. An error of fn ends it and is returned. ERR_NO_MEMORY, ERR_STORE_IO. */
+struct err store_each_snapshot(struct store *store, const struct instance_id *id, void *ctx,
+                               struct err (*fn)(void *ctx, const struct store_snapshot *snapshot));
+/* ERR_NO_SNAPSHOT, ERR_STORE_IO. */
+struct err store_snapshot_delete(struct store *store, const struct instance_id *id, const char *name);
 
 /* The operator's settings of an instance: a NUL-terminated string, malloc'ed. ERR_NO_INSTANCE. */
 struct err store_read_settings(struct store *store, const struct instance_id *id, char **out_json);

@@ -277,9 +277,9 @@ static void another_schema_is_refused_and_left_as_it_is(void **state)
     static const struct {
         const char *change, *fault;
     } cases[] = {
-        {"PRAGMA user_version=2", "of version 2, and this release knows version 1"},
+        {"PRAGMA user_version=3", "of version 3, and this release knows version 2"},
         {"PRAGMA user_version=0", "of version 0, which was never released"},
-        {"PRAGMA user_version=1; PRAGMA application_id=5", "this is not a store of vtpmd"},
+        {"PRAGMA user_version=2; PRAGMA application_id=5", "this is not a store of vtpmd"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct store_view view;

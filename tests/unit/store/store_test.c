@@ -179,7 +179,7 @@ static void a_second_process_is_refused(void **state)
 static void a_foreign_database_is_refused(void **state)
 {
     (void)state;
-    static const char *const changes[] = {"PRAGMA application_id=1", "PRAGMA user_version=2", "DROP TABLE states"};
+    static const char *const changes[] = {"PRAGMA application_id=1", "PRAGMA user_version=3", "DROP TABLE states"};
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         sqlite3 *db = NULL;
         struct store *store = NULL;
@@ -383,6 +383,149 @@ static void a_kill_at_any_moment_loses_nothing_that_was_answered(void **state)
     munmap((void *)(uintptr_t)answered, 4096);
 }
 
+/* --- snapshots ---------------------------------------------------------------------------------------------------- */
+
+struct seen {
+    size_t count;
+    struct store_snapshot snapshots[4];
+    char names[4][16];
+};
+
+static struct err see(void *ctx, const struct store_snapshot *snapshot)
+{
+    struct seen *seen = ctx;
+    assert_true(seen->count < 4);
+    for (size_t i = 0; i < snapshot->blob.size; i++)
+        assert_int_equal(snapshot->blob.data[i], (uint8_t)snapshot->version);
+    (void)snprintf(seen->names[seen->count], sizeof seen->names[0], "%s", snapshot->name);
+    seen->snapshots[seen->count++] = *snapshot;
+    return seen->count == 4 ? FAIL(TOO_LARGE) : OK;
+}
+
+static struct seen snapshots_of(struct store *store, uint8_t n)
+{
+    const struct instance_id id = id_of(n);
+    struct seen seen = {0};
+    assert_ok(store_each_snapshot(store, &id, &seen, see));
+    return seen;
+}
+
+static void a_snapshot_keeps_what_is_replaced(void **state)
+{
+    (void)state;
+    const uint64_t before = (uint64_t)time(NULL);
+    const struct instance_id id = id_of(1);
+    uint64_t version = 0;
+    uint64_t created = 0;
+    uint8_t *blob = NULL;
+    size_t size = 0;
+    struct store *store = fresh();
+    assert_err(store_snapshot_take(store, &id, "early"), STATE_MISSING);
+    assert_ok(commit(store, 1, 7, 3000));
+    assert_ok(store_snapshot_take(store, &id, "seven"));
+    assert_ok(commit(store, 1, 8, 4000));
+    store_close(&store);
+    assert_ok(store_open(directory, &store));
+    assert_err(store_snapshot_take(store, &id, "seven"), SNAPSHOT_EXISTS);
+    assert_ok(store_snapshot_read(store, &id, "seven", &version, &created, &blob, &size));
+    assert_true(version == 7 && size == 3000 && blob[0] == 7 && blob[2999] == 7);
+    assert_true(created >= before && created <= (uint64_t)time(NULL));
+    free(blob);
+    assert_state(store, 1, 8, 4000);
+    assert_err(store_snapshot_read(store, &id, "eight", &version, &created, &blob, &size), NO_SNAPSHOT);
+    store_close(&store);
+}
+
+static void snapshots_come_by_version_and_are_an_instance_s_own(void **state)
+{
+    (void)state;
+    const struct instance_id one = id_of(1);
+    const struct instance_id two = id_of(2);
+    struct seen seen = {0};
+    struct store *store = fresh();
+    assert_ok(commit(store, 2, 5, 10));
+    assert_ok(store_snapshot_take(store, &two, "z"));
+    assert_ok(commit(store, 1, 9, 20));
+    assert_ok(store_snapshot_take(store, &one, "z"));
+    assert_ok(commit(store, 1, 10, 30));
+    assert_ok(store_snapshot_take(store, &one, "b"));
+    assert_ok(store_snapshot_take(store, &one, "a"));
+    seen = snapshots_of(store, 1);
+    assert_int_equal(seen.count, 3);
+    assert_string_equal(seen.names[0], "z");
+    assert_string_equal(seen.names[1], "a");
+    assert_string_equal(seen.names[2], "b");
+    assert_true(seen.snapshots[0].version == 9 && seen.snapshots[0].blob.size == 20);
+    assert_true(seen.snapshots[2].version == 10 && seen.snapshots[2].blob.size == 30);
+    assert_int_equal(snapshots_of(store, 2).count, 1);
+    assert_ok(store_snapshot_take(store, &one, "d"));
+    seen = (struct seen){0};
+    assert_err(store_each_snapshot(store, &one, &seen, see), TOO_LARGE); /* the fourth one's error */
+    assert_ok(store_snapshot_delete(store, &one, "z"));
+    assert_err(store_snapshot_delete(store, &one, "z"), NO_SNAPSHOT);
+    assert_int_equal(snapshots_of(store, 1).count, 3);
+    assert_int_equal(snapshots_of(store, 2).count, 1);
+    store_close(&store);
+}
+
+static void snapshots_go_with_their_instance_and_in_its_commit(void **state)
+{
+    (void)state;
+    const struct instance_id one = id_of(1);
+    const struct instance_id two = id_of(2);
+    struct store *store = fresh();
+    assert_ok(commit(store, 1, 3, 10));
+    assert_ok(commit(store, 2, 4, 10));
+    assert_ok(store_snapshot_take(store, &one, "a"));
+    assert_ok(store_snapshot_take(store, &one, "b"));
+    assert_ok(store_snapshot_take(store, &two, "a"));
+    const struct store_row rows[] = {{1, one, 0, span_of("row", 3)}, {2, two, 5, span_of("row", 3)}};
+    const struct store_state refused = {two, 6, span_of("state", 5)}; /* not the row's version: the batch fails */
+    struct store_batch batch = {
+        .head = span_of("\0\0\0\0\0\0\0\0", 8), .rows = rows, .row_count = 2, .states = &refused, .state_count = 1};
+    assert_err(store_commit(store, &batch), BAD_VALUE);
+    assert_int_equal(snapshots_of(store, 1).count, 2);
+    batch.state_count = 0;
+    assert_ok(store_commit(store, &batch));
+    assert_int_equal(snapshots_of(store, 1).count, 0);
+    assert_int_equal(snapshots_of(store, 2).count, 1);
+    store_close(&store);
+}
+
+static void a_store_without_snapshots_is_brought_up(void **state)
+{
+    (void)state;
+    const struct instance_id id = id_of(3);
+    struct store *store = fresh();
+    sqlite3 *db = NULL;
+    assert_ok(commit(store, 3, 7, 100));
+    store_close(&store);
+    assert_int_equal(sqlite3_open(file, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE snapshots; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    for (unsigned time = 0; time < 2; time++) {
+        assert_ok(store_open(directory, &store));
+        assert_int_equal(snapshots_of(store, 3).count, time);
+        assert_state(store, 3, 7, 100);
+        if (time == 0) assert_ok(store_snapshot_take(store, &id, "a"));
+        store_close(&store);
+    }
+}
+
+static void the_size_of_a_state_is_what_its_header_says(void **state)
+{
+    (void)state;
+    uint8_t bytes[400] = "VTPMSEAL";
+    bytes[12] = 100; /* 128 + 100 + 16 */
+    assert_int_equal(store_state_size(span_of(bytes, sizeof bytes)), 244);
+    assert_int_equal(store_state_size(span_of(bytes, 244)), 244);
+    assert_int_equal(store_state_size(span_of(bytes, 200)), 200);
+    assert_int_equal(store_state_size(span_of(bytes, 15)), 15);
+    memset(bytes + 12, 0xff, 4);
+    assert_int_equal(store_state_size(span_of(bytes, sizeof bytes)), sizeof bytes);
+    assert_int_equal(store_state_size(span_empty()), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_directory, remove_directory)
 
 int main(void)
@@ -403,6 +546,11 @@ int main(void)
         TEST(version_0_removes_the_states),
         TEST(rows_come_by_slot_and_an_error_ends_them),
         TEST(settings_and_processes_are_kept_and_forgotten),
+        TEST(a_snapshot_keeps_what_is_replaced),
+        TEST(snapshots_come_by_version_and_are_an_instance_s_own),
+        TEST(snapshots_go_with_their_instance_and_in_its_commit),
+        TEST(a_store_without_snapshots_is_brought_up),
+        TEST(the_size_of_a_state_is_what_its_header_says),
         TEST(a_full_disk_changes_nothing_and_the_commit_can_be_repeated),
         TEST(a_kill_at_any_moment_loses_nothing_that_was_answered),
     };
