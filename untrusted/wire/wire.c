@@ -36,7 +36,7 @@ static const size_t limits[] = {
     [WIRE_STATE] = WIRE_BODY_MAX,
     [WIRE_LINK] = 136,
     [WIRE_RECEIPT] = 256,
-    [WIRE_STOP] = 0,
+    [WIRE_STOP] = 8,
     [WIRE_REFUSED] = 2,
     [WIRE_HEALTH] = 24,
     [WIRE_ASK_HEALTH] = 0,
@@ -44,6 +44,7 @@ static const size_t limits[] = {
     [WIRE_RECORD] = 8 + RECORD_MAX,
     [WIRE_FAILED] = 8,
     [WIRE_SHUTDOWN] = 0,
+    [WIRE_STOP_REFUSED] = 2,
 };
 #define KIND_COUNT (sizeof limits / sizeof limits[0])
 
@@ -436,12 +437,22 @@ struct err wire_parse_state(struct span body, uint64_t *out_version, struct span
     return OK;
 }
 
-struct err wire_send_refused(struct wire_stream *s, struct err why)
+static struct err send_why(struct wire_stream *s, enum wire_kind kind, struct err why)
 {
     uint8_t bytes[2];
     struct writer w = writer_of(bytes, sizeof bytes);
     TRY(write_u16(&w, why.code));
-    return send_fields(s, WIRE_REFUSED, &w);
+    return send_fields(s, kind, &w);
+}
+
+struct err wire_send_refused(struct wire_stream *s, struct err why)
+{
+    return send_why(s, WIRE_REFUSED, why);
+}
+
+struct err wire_send_stop_refused(struct wire_stream *s, struct err why)
+{
+    return send_why(s, WIRE_STOP_REFUSED, why);
 }
 
 struct err wire_parse_refused(struct span body, struct err *out_why)
@@ -451,6 +462,31 @@ struct err wire_parse_refused(struct span body, struct err *out_why)
     TRY(strict(read_u16(&r, &code)));
     ENSURE(code && r.left == 0, PROTOCOL);
     *out_why = (struct err){code};
+    return OK;
+}
+
+struct err wire_parse_stop_refused(struct span body, struct err *out_why)
+{
+    return wire_parse_refused(body, out_why);
+}
+
+struct err wire_send_stop(struct wire_stream *s, enum stop_mode mode)
+{
+    uint8_t bytes[8];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    TRY(write_u8(&w, (uint8_t)mode));
+    TRY(write_padding(&w, 7));
+    return send_fields(s, WIRE_STOP, &w);
+}
+
+struct err wire_parse_stop(struct span body, enum stop_mode *out_mode)
+{
+    struct reader r = reader_of(body);
+    uint8_t mode = 0;
+    TRY(strict(read_u8(&r, &mode)));
+    TRY(strict(read_padding(&r, 7)));
+    ENSURE(r.left == 0 && (mode == STOP_OFF || mode == STOP_SUSPEND), PROTOCOL);
+    *out_mode = (enum stop_mode)mode;
     return OK;
 }
 

@@ -10,17 +10,19 @@
  *                               2 separate), u32 0, u8[16] id, u64 start number (serving), u8[32] share of the
  *                               front-end (blank; zeros if separate: vtpmd then waits for HELLO_FRONT)
  *    2 PEER           both      one message of the peer session (abi/peer.h)
- *    3 COMMIT         instance  u64 version, u32 size, the sealed state, then the message of the peer session
- *    4 STATE          vtpmd     u64 version, then the sealed state (version 0: none)
+ *    3 COMMIT         instance  u64 version, u32 size, the sealed state (behind it, in size, the sealed volatile state
+ *                               when it is suspended), then the message of the peer session
+ *    4 STATE          vtpmd     u64 version, then what COMMIT brought as the sealed state (version 0: none)
  *    5 LINK           vtpmd     u8 link kind, u8[7] 0, u8[16] id, u64 epoch, u64 start,
  *                               u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] share of the instance
  *    6 RECEIPT        instance  PEER_RECEIPT_SIZE bytes of abi/peer.h
- *    7 STOP           vtpmd     u8 enum instance_stop, u8[7] 0: end in order, send the receipt
+ *    7 STOP           vtpmd     u8 enum stop_mode, u8[7] 0: end in order, send the receipt
  *    8 REFUSED        vtpmd     u16 err code: no more is done for this connection
  *                   instance  u16 err code: its enclave does not take the state; the process ends
  *    9 HEALTH         instance  u8 enum wire_health, u8[7] 0, u64 commands, u64 commits: on every change of the first,
  *                               and when the daemon asks
  *   10 ASK_HEALTH     vtpmd     empty
+ *   15 STOP_REFUSED   instance  u16 err code: it cannot be suspended, and goes on as if it had not been asked
  *
  * vtpm-front and vtpmd (the same socket)
  *
@@ -68,6 +70,7 @@ enum wire_kind {
     WIRE_RECORD = 12,
     WIRE_FAILED = 13,
     WIRE_SHUTDOWN = 14,
+    WIRE_STOP_REFUSED = 15,
 };
 
 enum wire_health {
@@ -76,6 +79,12 @@ enum wire_health {
     HEALTH_BROKEN = 3,         /* the enclave was lost, or a commit took too long */
     HEALTH_TPM_FAILURE = 4,    /* libtpms is in failure mode */
     HEALTH_AWAITING_FRONT = 5, /* nobody has linked yet */
+};
+
+/* In the words of abi/instance.h. */
+enum stop_mode {
+    STOP_OFF = 1,     /* the TPM is shut down */
+    STOP_SUSPEND = 2, /* the next start goes on where it stops */
 };
 
 struct hello_instance {
@@ -135,6 +144,12 @@ struct err wire_parse_state(struct span body, uint64_t *out_version, struct span
 struct err wire_send_refused(struct wire_stream *stream, struct err why);
 /* out_why is never success. */
 struct err wire_parse_refused(struct span body, struct err *out_why);
+
+struct err wire_send_stop(struct wire_stream *stream, enum stop_mode mode);
+struct err wire_parse_stop(struct span body, enum stop_mode *out_mode);
+struct err wire_send_stop_refused(struct wire_stream *stream, struct err why);
+/* out_why is never success. */
+struct err wire_parse_stop_refused(struct span body, struct err *out_why);
 
 struct health_told {
     enum wire_health health;

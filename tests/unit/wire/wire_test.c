@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "abi/call.h"
+#include "abi/peer.h"
 #include "link/record.h"
 #include "untrusted/wire/pass.h"
 #include "untrusted/wire/wire.h"
@@ -137,6 +139,59 @@ static void refusals_health_and_records(void **state)
     assert_true(why.code == ERR_ENCLAVE_DEAD && cure);
 }
 
+static void a_stop_and_its_refusal(void **state)
+{
+    (void)state;
+    static const enum stop_mode modes[] = {STOP_OFF, STOP_SUSPEND};
+    uint8_t body[9] = {0};
+    enum stop_mode mode = 0;
+    struct err why = OK;
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(wire_send_stop(near, modes[i]));
+        assert_ok(wire_parse_stop(receive(WIRE_STOP), &mode));
+        assert_int_equal(mode, modes[i]);
+    }
+    assert_ok(wire_send_stop_refused(near, FAIL(TPM_FAILED)));
+    assert_ok(wire_parse_stop_refused(receive(WIRE_STOP_REFUSED), &why));
+    assert_int_equal(why.code, ERR_TPM_FAILED);
+    assert_err(wire_parse_stop_refused(span_of(body, 2), &why), PROTOCOL);
+    assert_err(wire_parse_stop_refused(span_of("\1\0\0", 3), &why), PROTOCOL);
+    assert_err(wire_parse_stop(span_empty(), &mode), PROTOCOL);
+    for (unsigned first = 0; first < 256; first++) {
+        body[0] = (uint8_t)first;
+        const bool known = first == STOP_OFF || first == STOP_SUSPEND;
+        assert_int_equal(wire_parse_stop(span_of(body, 8), &mode).code, known ? 0 : ERR_PROTOCOL);
+    }
+    body[0] = STOP_OFF;
+    assert_err(wire_parse_stop(span_of(body, 7), &mode), PROTOCOL);
+    assert_err(wire_parse_stop(span_of(body, 9), &mode), PROTOCOL);
+    for (size_t i = 1; i < 8; i++) {
+        body[i] = 1;
+        assert_err(wire_parse_stop(span_of(body, 8), &mode), PROTOCOL);
+        body[i] = 0;
+    }
+}
+
+/* The largest state with its volatile part, and the largest message. */
+static void a_commit_has_room_for_all_that_is_sealed(void **state)
+{
+    (void)state;
+    uint8_t *sealed = calloc(1, STATE_MAX);
+    uint8_t message[PEER_MESSAGE_MAX] = {0};
+    struct wire_frame frame = {0};
+    uint64_t version = 0;
+    struct span heard;
+    struct span said;
+    assert_ok(wire_send_commit(near, 5, span_of(sealed, STATE_MAX), span_of(message, sizeof message)));
+    for (int n = 0; n < 1000 && !frame.kind; n++) {
+        assert_ok(wire_flush(near));
+        assert_ok(wire_receive(far, &frame));
+    }
+    assert_ok(wire_parse_commit(frame.body, &version, &heard, &said));
+    assert_true(version == 5 && heard.size == STATE_MAX && said.size == PEER_MESSAGE_MAX);
+    free(sealed);
+}
+
 static void a_frame_that_comes_byte_by_byte_is_delivered_whole(void **state)
 {
     (void)state;
@@ -211,10 +266,10 @@ static void what_is_no_frame_ends_the_connection(void **state)
     (void)state;
     static const uint8_t rows[][WIRE_HEADER_SIZE] = {
         {0, 0, 0, 0, 0},                          /* no kind */
-        {0, 0, 0, 0, WIRE_SHUTDOWN + 1},          /* unknown */
+        {0, 0, 0, 0, WIRE_STOP_REFUSED + 1},      /* unknown */
         {0, 0, 0, 0, WIRE_STOP, 1},               /* padding */
         {0, 0, 0, 0, WIRE_STOP, 0, 0, 1},         /* padding */
-        {1, 0, 0, 0, WIRE_STOP},                  /* larger than the kind */
+        {9, 0, 0, 0, WIRE_STOP},                  /* larger than the kind */
         {1, 4, 0, 0, WIRE_PEER},                  /* the same */
         {0xff, 0xff, 0xff, 0xff, WIRE_COMMIT},    /* huge */
         {1, 0x10, 4, 0, WIRE_COMMIT},             /* one more than there is room for */
@@ -334,6 +389,8 @@ int main(void)
         WIRE_TEST(a_link_comes_as_it_was_said),
         WIRE_TEST(commit_and_state),
         WIRE_TEST(refusals_health_and_records),
+        WIRE_TEST(a_stop_and_its_refusal),
+        WIRE_TEST(a_commit_has_room_for_all_that_is_sealed),
         WIRE_TEST(a_frame_that_comes_byte_by_byte_is_delivered_whole),
         WIRE_TEST(frames_that_come_together_are_delivered_one_by_one),
         WIRE_TEST(what_the_socket_does_not_take_is_sent_later_in_order),
