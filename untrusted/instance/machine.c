@@ -166,9 +166,10 @@ struct err machine_record(struct machine *machine, struct span record, struct ef
     return call_with(machine, INSTANCE_RECORD, record, out_effects);
 }
 
-struct err machine_stop(struct machine *machine, struct effects *out_effects)
+struct err machine_stop(struct machine *machine, enum instance_stop mode, struct effects *out_effects)
 {
-    return call_with(machine, INSTANCE_STOP, span_empty(), out_effects);
+    const uint8_t body[8] = {(uint8_t)mode};
+    return call_with(machine, INSTANCE_STOP, span_of(body, sizeof body), out_effects);
 }
 
 struct err machine_resume(struct machine *machine, struct effects *out_effects)

@@ -37,8 +37,8 @@ struct effects {
     size_t peer_count;
     struct span peers[EFFECT_PEERS_MAX];
     struct span record;
-    uint64_t version; /* of store */
-    struct span store;
+    uint64_t version;  /* of store */
+    struct span store; /* sealed state and, of one that was suspended, volatile state: at most STATE_MAX together */
     struct span receipt;
     enum instance_health health; /* 0: as it was */
 };
@@ -54,5 +54,6 @@ struct err machine_start(struct machine *machine, const struct instance_id *id);
 struct err machine_peer(struct machine *machine, struct span message, struct effects *out_effects);
 struct err machine_load(struct machine *machine, struct span state, struct effects *out_effects);
 struct err machine_record(struct machine *machine, struct span record, struct effects *out_effects);
-struct err machine_stop(struct machine *machine, struct effects *out_effects);
+/* An error for INSTANCE_STOP_SUSPEND that is not the door's: the enclave goes on as if it had not been asked. */
+struct err machine_stop(struct machine *machine, enum instance_stop mode, struct effects *out_effects);
 struct err machine_resume(struct machine *machine, struct effects *out_effects);

@@ -13,6 +13,9 @@
 #define TIMER_ACCURACY_USEC 1
 #define LINK_BODY_SIZE      136u
 
+_Static_assert((int)STOP_OFF == (int)INSTANCE_STOP_OFF && (int)STOP_SUSPEND == (int)INSTANCE_STOP_SUSPEND,
+               "vtpmd's words are the enclave's");
+
 enum stage { OPENED, GREETED, LOADED, LINKED, STOPPED };
 
 struct service {
@@ -32,7 +35,9 @@ struct service {
     uint64_t kept_version;
     uint8_t receipt[PEER_RECEIPT_SIZE];
     bool stopping;
+    enum stop_mode mode;  /* of stopping */
     bool stop_begun;      /* the enclave knows */
+    bool front_gone;      /* for good */
     bool ended;           /* the loop was told to end */
     enum service_end end; /* what stopping leads to */
     uint64_t stop_began;  /* 0: not stopping */
@@ -41,10 +46,11 @@ struct service {
     bool deadline_armed;
     uint64_t commands;
     uint64_t commits;
-    uint8_t kept[STATE_MAX]; /* the sealed state of the commit that is under way */
+    uint8_t kept[STATE_MAX]; /* what the commit that is under way has to store */
 };
 
 static void begin_stop(struct service *s);
+static void stop_as(struct service *s, enum stop_mode mode);
 static void carry_out(struct service *s, const struct effects *effects);
 
 static uint64_t now(const struct service *s)
@@ -325,8 +331,12 @@ static void on_refused(struct service *s, struct span body)
 
 static void on_stop(struct service *s, struct span body)
 {
-    (void)body;
-    service_stop(s);
+    enum stop_mode mode = STOP_OFF;
+    struct err result = wire_parse_stop(body, &mode);
+    if (result.code)
+        daemon_lost(s, result);
+    else
+        stop_as(s, mode);
 }
 
 static void on_ask_health(struct service *s, struct span body)
@@ -408,11 +418,17 @@ static void refuse_front(struct service *s, struct err why)
     service_front_gone(s);
 }
 
+/* One that waits to be suspended may be refused yet, so its front-end must not see a failure. */
+static bool takes_nothing(const struct service *s)
+{
+    return s->health == HEALTH_BROKEN || (s->stopping && (s->mode == STOP_OFF || s->stop_begun));
+}
+
 struct err service_record(struct service *s, uint8_t verb, struct span record)
 {
     struct effects effects = {0};
     ENSURE(s->stage == LINKED && !s->busy, LINK_ORDER);
-    if (s->stopping || s->health == HEALTH_BROKEN) {
+    if (takes_nothing(s)) {
         s->options.front.failed(s->options.front.ctx, FAIL(TPM_OFF));
         return OK;
     }
@@ -450,16 +466,59 @@ static void begin_stop_time(struct service *s)
     arm_deadline(s, s->stop_began + s->options.commit_timeout_usec);
 }
 
+/* The TPM was lost under its machine, which has not been told yet; what is suspended now would never tell it. */
+static bool owes_a_failure(const struct service *s)
+{
+    return s->health == HEALTH_AWAITING_RESET || (s->health == HEALTH_AWAITING_FRONT && s->options.awaiting_reset);
+}
+
+static struct err may_suspend(const struct service *s)
+{
+    ENSURE(s->stage >= LOADED, VERB_STATE);
+    ENSURE(s->health != HEALTH_BROKEN, ENCLAVE_DEAD);
+    ENSURE(!owes_a_failure(s), TPM_FAILED);
+    return OK;
+}
+
+/* The service goes on. */
+static void refuse_suspend(struct service *s, struct err why)
+{
+    log_line(LOG_LEVEL_WARNING, "%s: it is not suspended, and goes on: %s", s->options.instance, err_sentence(why));
+    s->stopping = s->stop_begun = false;
+    s->stop_began = 0;
+    if (s->daemon && s->greeted) sent(s, wire_send_stop_refused(line_stream(s->daemon), why));
+    if (s->front_gone) service_front_gone(s);
+}
+
+static void begin_suspend(struct service *s)
+{
+    struct effects effects = {0};
+    struct err result = may_suspend(s);
+    if (!result.code) result = machine_stop(s->options.machine, INSTANCE_STOP_SUSPEND, &effects);
+    if (result.code) {
+        refuse_suspend(s, result);
+        if (is_lost(result) && s->health != HEALTH_BROKEN) break_down(s, result);
+        return;
+    }
+    begin_stop_time(s);
+    carry_out(s, &effects);
+}
+
 static void begin_stop(struct service *s)
 {
     struct effects effects = {0};
     if (s->stop_begun) return;
     s->stop_begun = true;
+    if (s->mode == STOP_SUSPEND) {
+        begin_suspend(s);
+        return;
+    }
     if (s->stage < LOADED) {
         end_loop(s, s->end);
         return;
     }
-    struct err result = s->health == HEALTH_BROKEN ? FAIL(ENCLAVE_DEAD) : machine_stop(s->options.machine, &effects);
+    struct err result =
+        s->health == HEALTH_BROKEN ? FAIL(ENCLAVE_DEAD) : machine_stop(s->options.machine, INSTANCE_STOP_OFF, &effects);
     if (result.code) {
         log_line(LOG_LEVEL_ERROR,
                  "%s: this ends without a receipt (%s); the next start needs vtpmd's word that this one is dead",
@@ -471,31 +530,43 @@ static void begin_stop(struct service *s)
     carry_out(s, &effects);
 }
 
-static void stop_with(struct service *s, enum service_end end)
+static void stop_with(struct service *s, enum stop_mode mode, enum service_end end)
 {
     if (s->stopping) return;
     s->stopping = true;
+    s->mode = mode;
     s->end = end;
     begin_stop_time(s);
     if (!s->busy && s->kept_size == 0) begin_stop(s);
 }
 
-void service_stop(struct service *s)
+static void stop_as(struct service *s, enum stop_mode mode)
 {
     if (s->stopping) s->end = SERVICE_ENDED; /* whatever the end was to be followed by */
-    stop_with(s, SERVICE_ENDED);
+    if (s->stopping && !s->stop_begun && mode == STOP_OFF) s->mode = STOP_OFF; /* which cannot be refused */
+    stop_with(s, mode, SERVICE_ENDED);
+}
+
+void service_stop(struct service *s)
+{
+    stop_as(s, STOP_OFF);
 }
 
 void service_front_gone(struct service *s)
 {
+    s->front_gone = true;
     if (s->health == HEALTH_BROKEN && !s->stopping)
         end_loop(s, SERVICE_AGAIN);
     else
-        stop_with(s, SERVICE_AGAIN);
+        stop_with(s, STOP_OFF, SERVICE_AGAIN);
 }
 
 static void stop_overdue(struct service *s)
 {
+    if (s->mode == STOP_SUSPEND && !s->stop_begun) {
+        refuse_suspend(s, FAIL(TIMEOUT));
+        return;
+    }
     log_line(LOG_LEVEL_ERROR,
              s->stage == STOPPED
                  ? "%s: the TPM is off, but its receipt could not be delivered: vtpmd was not there for %" PRIu64

@@ -121,12 +121,24 @@ static void calls_without_a_body(void **state)
     (void)state;
     struct effects effects = {0};
     begin_answer(0);
-    assert_ok(machine_stop(&machine, &effects));
-    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE);
-    assert_int_equal(asked[0], INSTANCE_STOP);
     assert_ok(machine_resume(&machine, &effects));
     assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE);
     assert_int_equal(asked[0], INSTANCE_RESUME);
+}
+
+static void a_stop_says_which_one(void **state)
+{
+    (void)state;
+    struct effects effects = {0};
+    static const uint8_t off[8] = {1};
+    static const uint8_t suspend[8] = {2};
+    begin_answer(0);
+    assert_ok(machine_stop(&machine, INSTANCE_STOP_OFF, &effects));
+    assert_int_equal(asked_size, CALL_RECORD_HEADER_SIZE + 8);
+    assert_int_equal(asked[0], INSTANCE_STOP);
+    assert_memory_equal(asked + CALL_RECORD_HEADER_SIZE, off, 8);
+    assert_ok(machine_stop(&machine, INSTANCE_STOP_SUSPEND, &effects));
+    assert_memory_equal(asked + CALL_RECORD_HEADER_SIZE, suspend, 8);
 }
 
 static void a_start_record_carries_the_id(void **state)
@@ -305,6 +317,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MACHINE_TEST(a_call_record),
         MACHINE_TEST(calls_without_a_body),
+        MACHINE_TEST(a_stop_says_which_one),
         MACHINE_TEST(a_start_record_carries_the_id),
         MACHINE_TEST(host_entropy_differs_each_time),
         MACHINE_TEST(what_is_too_large_is_not_sent),

@@ -122,8 +122,11 @@ static struct err take_record(struct rig *rig, struct span record, struct writer
     return write_effect(w, INSTANCE_EFFECT_RECORD, bytes, out.size);
 }
 
-static struct err stop(struct rig *rig, struct writer *w)
+static struct err stop(struct rig *rig, struct span body, struct writer *w)
 {
+    assert_int_equal(body.size, 8);
+    rig->stop_mode = body.data[0];
+    if (rig->stop_mode == INSTANCE_STOP_SUSPEND) TRY(rig->no_suspend);
     rig->last_verb = STOP_VERB;
     return write_commit(rig, w);
 }
@@ -141,7 +144,7 @@ static struct err handle(struct rig *rig, uint32_t number, struct span body, str
         if (rig->fails) TRY(write_effect(w, INSTANCE_EFFECT_HEALTH, health, sizeof health));
         return take_record(rig, body, w);
     case INSTANCE_STOP:
-        return stop(rig, w);
+        return stop(rig, body, w);
     case INSTANCE_RESUME:
         return write_peer(w, PEER_RESUME, 0);
     default:

@@ -22,8 +22,10 @@ struct rig {
     bool load_stores; /* opening the state does */
     bool fails;       /* the TPM goes into failure mode */
     unsigned calls;
-    unsigned number[8]; /* calls by number */
-    bool waiting;       /* for ANCHORED or LEASE */
+    unsigned number[8];    /* calls by number */
+    struct err no_suspend; /* the enclave's answer to it */
+    uint8_t stop_mode;     /* as it was asked last */
+    bool waiting;          /* for ANCHORED or LEASE */
     uint64_t version;
     uint8_t last_verb;
     struct link link;

@@ -376,8 +376,9 @@ static void a_tpm_that_died_under_its_client_fails_until_the_client_resets_it(vo
 static void stop_shuts_down_in_order_and_delivers_the_receipt(void **state)
 {
     (void)state;
-    assert_ok(wire_send(rig.daemon, WIRE_STOP, NULL, 0));
+    assert_ok(wire_send_stop(rig.daemon, STOP_OFF));
     rig_expect_commit(&rig, 1);
+    assert_int_equal(rig.stop_mode, INSTANCE_STOP_OFF);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
     rig_assert_ended(&rig, SERVICE_ENDED);
@@ -399,6 +400,108 @@ static void stop_lets_the_running_commit_finish(void **state)
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     rig_expect(&rig, WIRE_RECEIPT);
     rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+static void expect_stop_refused(uint16_t code)
+{
+    struct err why = OK;
+    assert_ok(wire_parse_stop_refused(rig_expect(&rig, WIRE_STOP_REFUSED), &why));
+    assert_int_equal(why.code, code);
+}
+
+static void a_suspend_ends_in_order(void **state)
+{
+    (void)state;
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    rig_expect_commit(&rig, 1);
+    assert_int_equal(rig.stop_mode, INSTANCE_STOP_SUSPEND);
+    SAY(data, command);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_assert_ended(&rig, SERVICE_ENDED);
+    assert_int_equal(rig.number[INSTANCE_STOP], 1);
+}
+
+static void a_suspend_that_the_enclave_refuses_changes_nothing(void **state)
+{
+    (void)state;
+    rig.no_suspend = FAIL(TPM_FAILED);
+    for (unsigned time = 1; time <= 2; time++) {
+        assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+        expect_stop_refused(ERR_TPM_FAILED);
+        assert_int_equal(rig.number[INSTANCE_STOP], time);
+        ASK(data, command, reply);
+    }
+    rig_run_for(&rig, 2 * RIG_TIMEOUT_USEC); /* no end is awaited any more */
+    ASK(data, command, reply);
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    assert_int_equal(rig.stop_mode, INSTANCE_STOP_OFF);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect(&rig, WIRE_RECEIPT);
+    rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+static void a_suspend_waits_for_the_running_commit(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    rig.no_suspend = FAIL(TPM_FAILED);
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    rig_expect_nothing(&rig);
+    assert_int_equal(rig.number[INSTANCE_STOP], 0);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+    expect_stop_refused(ERR_TPM_FAILED);
+    rig.stores = false;
+    ASK(data, command, reply);
+}
+
+static void a_stop_goes_before_a_suspend_that_waits(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    rig_expect_nothing(&rig);
+    service_stop(rig.service);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect_commit(&rig, 2);
+    assert_int_equal(rig.stop_mode, INSTANCE_STOP_OFF);
+}
+
+static void a_lost_enclave_is_not_suspended(void **state)
+{
+    (void)state;
+    rig.fault = FAIL(SGX_FAULT);
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    expect_stop_refused(ERR_SGX_FAULT);
+    rig_expect_health(&rig, HEALTH_BROKEN);
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    expect_stop_refused(ERR_ENCLAVE_DEAD);
+    ASK(data, command, failure);
+    assert_int_equal(rig.number[INSTANCE_STOP], 1);
+}
+
+static void a_tpm_that_owes_its_machine_a_failure_is_not_suspended(void **state)
+{
+    (void)state;
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    expect_stop_refused(ERR_TPM_FAILED);
+    assert_int_equal(rig.number[INSTANCE_STOP], 0);
+    ASK(data, command, failure);
+}
+
+static void what_is_not_on_is_not_suspended(void **state)
+{
+    (void)state;
+    (void)rig_expect(&rig, WIRE_HELLO_INSTANCE);
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    expect_stop_refused(ERR_VERB_STATE);
+    rig_expect_nothing(&rig);
 }
 
 static void stop_without_an_answer_of_vtpmd_ends_and_says_so(void **state)
@@ -606,7 +709,8 @@ static void nonsense_ends_the_connection_and_nothing_else(void **state)
     (void)state;
     static const uint8_t rows[][16] = {
         {0xff, 0xff, 0xff, 0xff, WIRE_PEER},           /* huge */
-        {1, 0, 0, 0, WIRE_STOP, 0, 0, 0, 0},           /* more than the kind has */
+        {9, 0, 0, 0, WIRE_STOP, 0, 0, 0, 1},           /* more than the kind has */
+        {8, 0, 0, 0, WIRE_STOP, 0, 0, 0, 3},           /* no such stop */
         {0, 0, 0, 0, 99},                              /* no kind */
         {0, 0, 0, 0, WIRE_STOP, 1},                    /* padding */
         {0, 0, 0, 0, WIRE_HELLO_FRONT},                /* not vtpmd's */
@@ -645,6 +749,14 @@ int main(void)
                                         set_up_after_a_death, tear_down),
         SERVICE_TEST(stop_shuts_down_in_order_and_delivers_the_receipt),
         SERVICE_TEST(stop_lets_the_running_commit_finish),
+        SERVICE_TEST(a_suspend_ends_in_order),
+        SERVICE_TEST(a_suspend_that_the_enclave_refuses_changes_nothing),
+        SERVICE_TEST(a_suspend_waits_for_the_running_commit),
+        SERVICE_TEST(a_stop_goes_before_a_suspend_that_waits),
+        SERVICE_TEST(a_lost_enclave_is_not_suspended),
+        cmocka_unit_test_setup_teardown(a_tpm_that_owes_its_machine_a_failure_is_not_suspended, set_up_after_a_death,
+                                        tear_down),
+        BLANK_TEST(what_is_not_on_is_not_suspended),
         SERVICE_TEST(stop_without_an_answer_of_vtpmd_ends_and_says_so),
         SERVICE_TEST(a_receipt_is_kept_until_vtpmd_is_back),
         SERVICE_TEST(a_receipt_that_nobody_takes_ends_as_a_failure),
