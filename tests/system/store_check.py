@@ -186,8 +186,9 @@ def an_older_and_a_missing_state_are_found():
     older = older[:40] + (version - 1).to_bytes(8, "little") + older[48:]
     finds(host.damaged(("UPDATE states SET blob = ?, version = version - 1 WHERE id = ?", older, instance.key())),
           f"{named(instance)}: its state is older than its row: version {version - 1}, and the row names {version}")
-    finds(host.damaged(("UPDATE states SET blob = ? WHERE id = ?", older, instance.key())),
-          f"{named(instance)}: its state says that it is version {version - 1}, and lies there as {version}")
+    newer = older[:40] + (version + 1).to_bytes(8, "little") + older[48:]
+    finds(host.damaged(("UPDATE states SET blob = ? WHERE id = ?", newer, instance.key())),
+          f"{named(instance)}: its state says that it is version {version + 1}, and lies there as {version}")
     finds(host.damaged(("DELETE FROM states WHERE id = ?", instance.key())),
           f"{named(instance)}: its state is missing: the row names version {version}")
     finds(host.damaged(("UPDATE rows SET version = 0 WHERE id = ?", instance.key())),

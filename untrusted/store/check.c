@@ -22,7 +22,7 @@ static const char cure_row[] =
     "vtpmd refuses the store if the row is not the sealed one: put a whole backup in its place";
 static const char cure_harmless[] = "nothing uses it: no instance is harmed";
 
-enum phase { OF_FILE, OF_PAGES, OF_META, OF_ROWS, OF_STATES, OF_SETTINGS, OF_DONE };
+enum phase { OF_FILE, OF_PAGES, OF_META, OF_ROWS, OF_STATES, OF_SNAPSHOTS, OF_SETTINGS, OF_DONE };
 
 struct header {
     uint16_t format, kind;
@@ -35,6 +35,8 @@ struct header {
 struct store_check {
     sqlite3 *db;
     bool alone;
+    bool has_snapshots; /* not in schema 1 */
+    int64_t last_snapshot;
     struct store_check_listener listener;
     struct store_checked checked;
     enum phase phase;
@@ -129,17 +131,18 @@ static void check_file(struct store_check *c)
         store_check_tell(c, "the store", "use the vtpmd and vtpmctl of the release that wrote it, or a later one",
                          "its schema is of version %lld, and this release knows version %d", (long long)schema,
                          STORE_SCHEMA_VERSION);
-    else if (schema != STORE_SCHEMA_VERSION)
+    else if (schema < 1)
         store_check_tell(c, "the store", store_cure_whole, "its schema is of version %lld, which was never released",
                          (long long)schema);
     else
         c->phase = OF_PAGES;
+    c->has_snapshots = schema > 1;
 }
 
 static void check_pages(struct store_check *c)
 {
-    static const char *const tables[] = {"(meta)", "(rows)", "(states)", "(settings)", "(processes)"};
-    const size_t count = c->alone ? 1 : sizeof tables / sizeof tables[0];
+    static const char *const tables[] = {"(meta)", "(rows)", "(states)", "(settings)", "(processes)", "(snapshots)"};
+    const size_t count = c->alone ? 1 : sizeof tables / sizeof tables[0] - !c->has_snapshots;
     char sql[64];
     (void)snprintf(sql, sizeof sql, "PRAGMA integrity_check%s", c->alone ? "(1000)" : tables[c->page_table]);
     sqlite3_stmt *statement DEFER(close_statement) = prepare(c, sql, "the database");
@@ -202,6 +205,44 @@ static bool check_blob(struct store_check *c, const struct about *about, enum bl
     return true;
 }
 
+/* The size that the header says, if it is there and the blob is not smaller. */
+static int64_t first_size(struct span start, int64_t size)
+{
+    struct header h;
+    if (read_header(start, &h).code) return size;
+    const int64_t first = (int64_t)BLOB_HEADER_SIZE + h.size + BLOB_TAG_SIZE;
+    return first < size ? first : size;
+}
+
+/* What lies behind a sealed state: nothing else than its volatile part, whole. bytes_sql: of a row number, from an offset. */
+static void check_behind(struct store_check *c, const struct about *state, const struct header *of_state,
+                         const char *bytes_sql, int64_t row, int64_t offset, int64_t size)
+{
+    char record[sizeof(((struct store_finding *)0)->fault)];
+    struct header h;
+    (void)snprintf(record, sizeof record, "what lies behind %s", state->record);
+    const struct about about = {state->subject, record, state->cure};
+    sqlite3_stmt *statement DEFER(close_statement) = prepare(c, bytes_sql, record);
+    if (!statement) return;
+    (void)sqlite3_bind_int64(statement, 1, offset + 1);
+    (void)sqlite3_bind_int64(statement, 2, row);
+    if (sqlite3_step(statement) != SQLITE_ROW)
+        tell_unreadable(c, record);
+    else if (check_blob(c, &about, BLOB_VOLATILE, column(statement, 0), size - offset, &h) &&
+             memcmp(&h.id, &of_state->id, sizeof h.id) != 0)
+        store_check_tell(c, state->subject, state->cure, "%s is of another instance", record);
+}
+
+/* What is stored as one: a state, and its volatile part if there is one. */
+static bool check_sealed(struct store_check *c, const struct about *about, struct span start, int64_t size,
+                         const char *bytes_sql, int64_t row, struct header *out_header)
+{
+    const int64_t first = first_size(start, size);
+    if (!check_blob(c, about, BLOB_STATE, start, first, out_header)) return false;
+    if (first < size) check_behind(c, about, out_header, bytes_sql, row, first, size);
+    return true;
+}
+
 /* --- head and master -----------------------------------------------------------------------------------------------
  */
 
@@ -247,11 +288,11 @@ static void check_meta(struct store_check *c)
 static const char rows_sql[] = "SELECT r.slot, r.id, r.version, substr(r.blob, 1, " SIZE_OF_HEADER
                                "), length(r.blob), s.id IS NOT NULL, s.version,"
                                " substr(s.blob, 1, " SIZE_OF_HEADER "), length(s.blob),"
-                               " CASE WHEN json_valid(t.json) THEN json_extract(t.json, '$.label') END "
+                               " CASE WHEN json_valid(t.json) THEN json_extract(t.json, '$.label') END, s.rowid "
                                "FROM rows r LEFT JOIN states s ON s.id = r.id LEFT JOIN settings t ON t.id = r.id "
                                "WHERE r.slot > ? ORDER BY r.slot LIMIT ?";
 
-enum column { SLOT, ID, VERSION, ROW, ROW_SIZE, HAS_STATE, STATE_VERSION, STATE, STATE_SIZE, LABEL };
+enum column { SLOT, ID, VERSION, ROW, ROW_SIZE, HAS_STATE, STATE_VERSION, STATE, STATE_SIZE, LABEL, STATE_ROW };
 
 struct subject {
     struct instance_id id;
@@ -265,9 +306,8 @@ static bool is_label(const char *text)
     return size > 0 && size <= LABEL_MAX && strspn(text, allowed) == size;
 }
 
-static void name_subject(sqlite3_stmt *row, struct subject *out)
+static void name_subject(const char *label, struct subject *out)
 {
-    const char *label = (const char *)sqlite3_column_text(row, LABEL);
     char id[ID_TEXT_SIZE];
     id_format(&out->id, id);
     if (is_label(label))
@@ -340,6 +380,7 @@ static void check_state(struct store_check *c, sqlite3_stmt *row, const struct s
 {
     const int64_t version = sqlite3_column_int64(row, VERSION);
     const int64_t stored = sqlite3_column_int64(row, STATE_VERSION);
+    static const char bytes_sql[] = "SELECT substr(blob, ?, " SIZE_OF_HEADER ") FROM states WHERE rowid = ?";
     const struct about about = {subject->text, "its state", store_cure_state};
     struct header h;
     if (!sqlite3_column_int(row, HAS_STATE)) {
@@ -353,11 +394,13 @@ static void check_state(struct store_check *c, sqlite3_stmt *row, const struct s
         store_check_tell(c, subject->text, cure_harmless, "there is a state, and its row says that it has none");
     else
         check_versions(c, subject->text, version, stored);
-    if (!check_blob(c, &about, BLOB_STATE, column(row, STATE), sqlite3_column_int64(row, STATE_SIZE), &h)) return;
+    if (!check_sealed(c, &about, column(row, STATE), sqlite3_column_int64(row, STATE_SIZE), bytes_sql,
+                      sqlite3_column_int64(row, STATE_ROW), &h))
+        return;
     note_manager(c, &h);
     if (memcmp(&h.id, &subject->id, sizeof h.id) != 0)
         store_check_tell(c, subject->text, store_cure_state, "its state is the state of another instance");
-    if (h.version != (uint64_t)stored)
+    if (h.version > (uint64_t)stored) /* lower: an older one was put back on purpose */
         store_check_tell(c, subject->text, store_cure_state,
                          "its state says that it is version %llu, and lies there as %lld",
                          (unsigned long long)h.version, (long long)stored);
@@ -383,7 +426,7 @@ static struct err check_row(struct store_check *c, sqlite3_stmt *row)
         return OK;
     }
     memcpy(subject.id.bytes, id.data, id.size);
-    name_subject(row, &subject);
+    name_subject((const char *)sqlite3_column_text(row, LABEL), &subject);
     check_row_blob(c, row, &subject, &h, &fine);
     check_state(c, row, &subject, fine ? &h : NULL);
     return keep_id(c, &subject.id);
@@ -442,6 +485,11 @@ static bool has_newer_row(struct store_check *c, const struct instance_id *id)
     return sqlite3_step(statement) == SQLITE_ROW;
 }
 
+static bool has_row(struct store_check *c, const struct instance_id *id)
+{
+    return (c->id_count && bsearch(id, c->ids, c->id_count, sizeof *c->ids, compare_ids)) || has_newer_row(c, id);
+}
+
 static void check_orphan(struct store_check *c, struct span bytes, const char *what)
 {
     struct instance_id id;
@@ -449,8 +497,7 @@ static void check_orphan(struct store_check *c, struct span bytes, const char *w
     c->done++;
     memcpy(id.bytes, bytes.data, bytes.size);
     memcpy(c->last_id, id.bytes, sizeof c->last_id);
-    if (c->id_count && bsearch(&id, c->ids, c->id_count, sizeof *c->ids, compare_ids)) return;
-    if (has_newer_row(c, &id)) return;
+    if (has_row(c, &id)) return;
     id_format(&id, text);
     store_check_tell(c, text, cure_harmless, "there are %s of it, and the ledger has no row of it", what);
 }
@@ -471,6 +518,66 @@ static void check_orphans(struct store_check *c, const char *sql, const char *wh
     if (code != SQLITE_DONE) tell_unreadable(c, what);
     c->has_last_id = code == SQLITE_DONE && taken == IDS_A_STEP;
     if (!c->has_last_id) c->phase = next;
+}
+
+/* --- snapshots -----------------------------------------------------------------------------------------------------
+ */
+
+static const char snapshots_sql[] =
+    "SELECT n.rowid, n.id, n.name, n.version, substr(n.sealed, 1, " SIZE_OF_HEADER "), length(n.sealed),"
+    " CASE WHEN json_valid(t.json) THEN json_extract(t.json, '$.label') END "
+    "FROM snapshots n LEFT JOIN settings t ON t.id = n.id WHERE n.rowid > ? ORDER BY n.rowid LIMIT ?";
+
+enum snapshot_column { NUMBER, OF_ID, NAME, OF_VERSION, SEALED, SEALED_SIZE, OF_LABEL };
+
+static void check_snapshot(struct store_check *c, sqlite3_stmt *row)
+{
+    static const char cure[] = "this snapshot cannot be gone back to: delete it";
+    static const char bytes_sql[] = "SELECT substr(sealed, ?, " SIZE_OF_HEADER ") FROM snapshots WHERE rowid = ?";
+    const char *name = (const char *)sqlite3_column_text(row, NAME);
+    const int64_t version = sqlite3_column_int64(row, OF_VERSION);
+    const struct span id = column(row, OF_ID);
+    struct subject subject;
+    struct header h;
+    char record[LABEL_MAX + 32];
+    c->done++;
+    c->last_snapshot = sqlite3_column_int64(row, NUMBER);
+    (void)snprintf(record, sizeof record, "its snapshot %.*s", (int)LABEL_MAX, name ? name : "");
+    if (id.size != sizeof subject.id.bytes) {
+        store_check_tell(c, "the store", cure_harmless, "there is a snapshot, %s, without an instance's id", record);
+        return;
+    }
+    memcpy(subject.id.bytes, id.data, id.size);
+    name_subject((const char *)sqlite3_column_text(row, OF_LABEL), &subject);
+    if (!has_row(c, &subject.id))
+        store_check_tell(c, subject.text, cure_harmless, "there is %s, and the ledger has no row of it", record);
+    const struct about about = {subject.text, record, cure};
+    if (!check_sealed(c, &about, column(row, SEALED), sqlite3_column_int64(row, SEALED_SIZE), bytes_sql,
+                      c->last_snapshot, &h))
+        return;
+    if (memcmp(&h.id, &subject.id, sizeof h.id) != 0)
+        store_check_tell(c, subject.text, cure, "%s is the state of another instance", record);
+    if (h.version > (uint64_t)version)
+        store_check_tell(c, subject.text, cure, "%s says that it is version %llu, and lies there as %lld", record,
+                         (unsigned long long)h.version, (long long)version);
+}
+
+static void check_snapshots(struct store_check *c)
+{
+    int code = SQLITE_ROW;
+    int taken = 0;
+    sqlite3_stmt *statement DEFER(close_statement) =
+        c->has_snapshots ? prepare(c, snapshots_sql, "the snapshots") : NULL;
+    c->phase = OF_SETTINGS;
+    if (!statement) return;
+    (void)sqlite3_bind_int64(statement, 1, c->last_snapshot);
+    (void)sqlite3_bind_int(statement, 2, ROWS_A_STEP);
+    for (; (code = sqlite3_step(statement)) == SQLITE_ROW; taken++)
+        check_snapshot(c, statement);
+    if (code != SQLITE_DONE)
+        tell_unreadable(c, "the snapshots");
+    else if (taken == ROWS_A_STEP)
+        c->phase = OF_SNAPSHOTS;
 }
 
 /* --- the whole -----------------------------------------------------------------------------------------------------
@@ -501,13 +608,17 @@ struct err store_check_step(struct store_check *check, bool *out_done)
         check_meta(check);
         int64_t all = number_of(check, "SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM states) +"
                                        " (SELECT count(*) FROM settings)");
+        if (check->has_snapshots) all += number_of(check, "SELECT count(*) FROM snapshots");
         check->all = all > 0 ? (uint64_t)all : 0;
         break;
     case OF_ROWS:
         TRY(check_rows(check));
         break;
     case OF_STATES:
-        check_orphans(check, states, "states", OF_SETTINGS);
+        check_orphans(check, states, "states", OF_SNAPSHOTS);
+        break;
+    case OF_SNAPSHOTS:
+        check_snapshots(check);
         break;
     case OF_SETTINGS:
         check_orphans(check, settings, "settings", OF_DONE);

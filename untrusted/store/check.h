@@ -2,8 +2,10 @@
  * Does what lies in a store fit together? Everything that can be seen without a key.
  *
  * Seen: the application id, the schema's version, SQLite's own integrity check; that head and master are there; for each
- * row, state, head and master the header (magic, format, kind, size, id, version, slot); that slots have no gap, rows have
- * their states in the version that they name, and states and settings have rows.
+ * row, state, snapshot, head and master the header (magic, format, kind, size, id, version, slot), where that of a state
+ * may be older than what it is stored as, since one goes back on purpose; that nothing lies behind a state but its
+ * volatile part; that slots have no gap, rows have their states in the version that they name, and states, snapshots and
+ * settings have rows. A store of schema 1 is looked at as it is.
  * Not seen: whether a record is authentic, and whether it is the newest. Only the manager enclave can tell the first, and
  * only the anchor the second. A header is believed here because a wrong one is found by the enclave.
  *

@@ -54,7 +54,7 @@ static struct instance_id id_of(uint32_t n)
 static struct span record(uint8_t bytes[RECORD_MAX], enum blob_kind kind, uint32_t n, uint64_t version)
 {
     const struct instance_id domain = {{0xD0}};
-    const struct instance_id id = kind == BLOB_STATE || kind == BLOB_LEDGER_ROW ? id_of(n) : domain;
+    const struct instance_id id = kind != BLOB_LEDGER_HEAD && kind != BLOB_MASTER ? id_of(n) : domain;
     struct writer w = writer_of(bytes, RECORD_MAX);
     uint8_t *zeros = NULL;
     assert_ok(write_bytes(&w, BLOB_MAGIC, BLOB_MAGIC_SIZE));
@@ -141,7 +141,8 @@ static void finds(size_t count, const char *fault)
 {
     struct told told;
     (void)check(store_handle(store), &told, NULL);
-    assert_int_equal(told.count, count);
+    if (told.count != count)
+        fail_msg("%zu findings, the first: %s, the last: %s", told.count, told.first.fault, told.last.fault);
     if (fault && !strstr(told.first.fault, fault)) fail_msg("it says: %s", told.first.fault);
 }
 
@@ -242,6 +243,109 @@ static void another_manager_is_counted_and_no_finding(void **state)
     finds(1, "sealed by two manager images");
 }
 
+/* Stores it as the state of instance n, as it is. */
+static void replace_state(uint32_t n, uint64_t version, struct span sealed)
+{
+    static uint8_t bytes[2][RECORD_MAX];
+    const struct store_row row = {n, id_of(n), version, record(bytes[0], BLOB_LEDGER_ROW, n, 1)};
+    const struct store_state state = {id_of(n), version, sealed};
+    const struct store_batch batch = {.head = record(bytes[1], BLOB_LEDGER_HEAD, 0, UINT64_C(1) << 40),
+                                      .rows = &row,
+                                      .row_count = 1,
+                                      .states = &state,
+                                      .state_count = 1};
+    assert_ok(store_commit(store, &batch));
+}
+
+static void a_state_may_be_older_than_its_row_but_not_newer(void **state)
+{
+    (void)state;
+    uint8_t bytes[RECORD_MAX];
+    fill(0, 3);
+    replace_state(1, 9, record(bytes, BLOB_STATE, 1, 4));
+    finds(0, NULL);
+    replace_state(1, 9, record(bytes, BLOB_STATE, 1, 10));
+    finds(1, "its state says that it is version 10, and lies there as 9");
+}
+
+/* A state of instance 1 and behind it size bytes of a record. */
+static void replace_both(enum blob_kind kind, uint32_t of, size_t size)
+{
+    static uint8_t both[2 * RECORD_MAX];
+    uint8_t bytes[RECORD_MAX];
+    const struct span first = record(bytes, BLOB_STATE, 1, 5);
+    memcpy(both, first.data, first.size);
+    memcpy(both + first.size, record(bytes, kind, of, 5).data, size < RECORD_MAX ? size : RECORD_MAX);
+    replace_state(1, 5, span_of(both, first.size + size));
+}
+
+static void behind_a_state_lies_its_volatile_part_or_nothing(void **state)
+{
+    (void)state;
+    const size_t whole = BLOB_HEADER_SIZE + PLAIN_SIZE + BLOB_TAG_SIZE;
+    static const struct {
+        enum blob_kind kind;
+        uint32_t of;
+        int more;
+        const char *fault;
+    } cases[] = {
+        {BLOB_VOLATILE, 1, 1, "what lies behind its state is cut off or has bytes added"},
+        {BLOB_VOLATILE, 1, -1, "what lies behind its state is cut off or has bytes added"},
+        {BLOB_STATE, 1, 0, "what lies behind its state is a record of another kind"},
+        {BLOB_VOLATILE, 2, 0, "what lies behind its state is of another instance"},
+    };
+    const struct instance_id id = id_of(1);
+    fill(0, 3);
+    replace_both(BLOB_VOLATILE, 1, whole);
+    assert_ok(store_snapshot_take(store, &id, "suspended"));
+    finds(0, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        replace_both(cases[i].kind, cases[i].of, (size_t)((int)whole + cases[i].more));
+        finds(1, cases[i].fault);
+    }
+    replace_both(BLOB_VOLATILE, 1, 3);
+    finds(1, "what lies behind its state is no sealed record");
+}
+
+static void snapshots_are_checked_as_states_are(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *change, *fault;
+        size_t count;
+    } cases[] = {
+        {"UPDATE snapshots SET sealed = substr(sealed, 1, 200) WHERE name = 'n99'",
+         "its snapshot n99 is cut off or has bytes added", 1},
+        {"UPDATE snapshots SET sealed = (SELECT sealed FROM snapshots WHERE name = 'other'), version = 2 WHERE name = "
+         "'n99'",
+         "its snapshot n99 is the state of another instance", 1},
+        {"UPDATE snapshots SET version = 0 WHERE name = 'n99'",
+         "its snapshot n99 says that it is version 1, and lies there as 0", 1},
+        {"UPDATE snapshots SET sealed = CAST(sealed || x'00' AS BLOB) WHERE name = 'n99'",
+         "what lies behind its snapshot n99 is no sealed record", 1},
+        {"UPDATE snapshots SET id = randomblob(16) WHERE name = 'n99'",
+         "there is its snapshot n99, and the ledger has no row", 2},
+        {"UPDATE snapshots SET id = x'01' WHERE name = 'n99'", "without an instance's id", 1},
+        {"UPDATE snapshots SET version = 9 WHERE name = 'n99'", NULL, 0},
+    };
+    const struct instance_id one = id_of(1);
+    const struct instance_id two = id_of(2);
+    fill(0, 3);
+    for (unsigned i = 0; i < 100; i++) { /* more than one slice */
+        char name[8];
+        (void)snprintf(name, sizeof name, "n%u", i);
+        assert_ok(store_snapshot_take(store, &one, name));
+    }
+    assert_ok(store_snapshot_take(store, &two, "other"));
+    finds(0, NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        sql("SAVEPOINT before");
+        sql(cases[i].change);
+        finds(cases[i].count, cases[i].fault);
+        sql("ROLLBACK TO before; RELEASE before");
+    }
+}
+
 static int count_call(void *ctx)
 {
     ++*(uint64_t *)ctx;
@@ -298,6 +402,24 @@ static void another_schema_is_refused_and_left_as_it_is(void **state)
     }
 }
 
+static void a_store_of_schema_1_is_looked_at_as_it_is(void **state)
+{
+    (void)state;
+    struct store_view view;
+    sqlite3 *db = NULL;
+    struct told told;
+    fill(0, 3);
+    store_close(&store);
+    assert_int_equal(sqlite3_open(file, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE snapshots; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    assert_ok(store_view_open(file, &view));
+    struct store_checked checked = check(view.db, &told, NULL);
+    if (told.count) fail_msg("%s: %s", told.first.subject, told.first.fault);
+    assert_int_equal(checked.rows, 3);
+    store_view_close(&view);
+}
+
 static void a_view_is_of_a_store_that_nobody_has(void **state)
 {
     (void)state;
@@ -333,6 +455,8 @@ static void a_copy_has_what_was_committed_while_it_was_made(void **state)
     struct stat stat_of_copy;
     struct told told;
     fill(0, 300);
+    const struct instance_id id = id_of(1);
+    assert_ok(store_snapshot_take(store, &id, "a"));
     assert_ok(store_backup_open(store_handle(store), copy, &backup));
     unsigned steps = 0;
     for (bool done = false; !done; steps++) {
@@ -352,6 +476,11 @@ static void a_copy_has_what_was_committed_while_it_was_made(void **state)
     struct store_checked checked = check(view.db, &told, NULL);
     if (told.count) fail_msg("%s: %s", told.first.subject, told.first.fault);
     assert_int_equal(checked.rows, 300 + steps);
+    sqlite3_stmt *snapshot = NULL;
+    assert_int_equal(sqlite3_prepare_v2(view.db, "SELECT name FROM snapshots", -1, &snapshot, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(snapshot), SQLITE_ROW);
+    assert_string_equal((const char *)sqlite3_column_text(snapshot, 0), "a");
+    sqlite3_finalize(snapshot);
     store_view_close(&view);
 }
 
@@ -370,12 +499,22 @@ static void a_copy_replaces_no_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(an_empty_store_has_no_head_and_no_master),        TEST(many_instances_are_clean),
-        TEST(what_is_written_meanwhile_is_not_called_wrong),   TEST(every_orphan_is_told),
-        TEST(slots_are_without_gap_and_ids_are_single),        TEST(a_label_is_shown_if_it_is_one),
-        TEST(another_manager_is_counted_and_no_finding),       TEST(ten_times_the_instances_are_ten_times_the_work),
-        TEST(another_schema_is_refused_and_left_as_it_is),     TEST(a_view_is_of_a_store_that_nobody_has),
-        TEST(a_copy_has_what_was_committed_while_it_was_made), TEST(a_copy_replaces_no_file),
+        TEST(an_empty_store_has_no_head_and_no_master),
+        TEST(many_instances_are_clean),
+        TEST(what_is_written_meanwhile_is_not_called_wrong),
+        TEST(every_orphan_is_told),
+        TEST(slots_are_without_gap_and_ids_are_single),
+        TEST(a_label_is_shown_if_it_is_one),
+        TEST(a_state_may_be_older_than_its_row_but_not_newer),
+        TEST(behind_a_state_lies_its_volatile_part_or_nothing),
+        TEST(snapshots_are_checked_as_states_are),
+        TEST(another_manager_is_counted_and_no_finding),
+        TEST(ten_times_the_instances_are_ten_times_the_work),
+        TEST(another_schema_is_refused_and_left_as_it_is),
+        TEST(a_store_of_schema_1_is_looked_at_as_it_is),
+        TEST(a_view_is_of_a_store_that_nobody_has),
+        TEST(a_copy_has_what_was_committed_while_it_was_made),
+        TEST(a_copy_replaces_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
