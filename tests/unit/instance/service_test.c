@@ -459,6 +459,27 @@ static void a_suspend_waits_for_the_running_commit(void **state)
     ASK(data, command, reply);
 }
 
+/* It would take its TPM for dead, and the suspend is refused. */
+static void a_front_end_sees_no_failure_while_a_suspend_waits(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    rig.no_suspend = FAIL(TPM_FAILED);
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    SAY(control, cmd_init); /* waits for the first, and is asked as soon as that is answered */
+    assert_ok(wire_send_stop(rig.daemon, STOP_SUSPEND));
+    rig_expect_nothing(&rig);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect_peer(&rig, RECORD_DATA, RIG_ASK);
+    hear(data, reply, sizeof reply);
+    rig_peer(&rig, RECORD_DATA, RIG_LEASE);
+    hear(control, success, sizeof success);
+    expect_stop_refused(ERR_TPM_FAILED);
+    rig.stores = false;
+    ASK(data, command, reply);
+}
+
 static void a_stop_goes_before_a_suspend_that_waits(void **state)
 {
     (void)state;
@@ -752,6 +773,7 @@ int main(void)
         SERVICE_TEST(a_suspend_ends_in_order),
         SERVICE_TEST(a_suspend_that_the_enclave_refuses_changes_nothing),
         SERVICE_TEST(a_suspend_waits_for_the_running_commit),
+        SERVICE_TEST(a_front_end_sees_no_failure_while_a_suspend_waits),
         SERVICE_TEST(a_stop_goes_before_a_suspend_that_waits),
         SERVICE_TEST(a_lost_enclave_is_not_suspended),
         cmocka_unit_test_setup_teardown(a_tpm_that_owes_its_machine_a_failure_is_not_suspended, set_up_after_a_death,
