@@ -38,11 +38,20 @@ static struct fake_processor enter(const struct fake_manager *m)
 
 void fake_manager_open(struct fake_manager *m)
 {
-    *m = (struct fake_manager){.MRENCLAVE = "the manager's image", .link_kind = LINK_K2_NAMED};
+    *m = (struct fake_manager){
+        .MRENCLAVE = "the manager's image", .link_kind = LINK_K2_NAMED, .lockout_heals = PEER_LOCKOUT_TIME};
     memcpy(m->program, fake_processor.MRENCLAVE, sizeof m->program);
     entropy_fill(m->known.instance.bytes, sizeof m->known.instance.bytes);
     entropy_fill(m->known.key, sizeof m->known.key);
     entropy_fill(m->root_key, sizeof m->root_key);
+}
+
+void fake_manager_revert(struct fake_manager *m, const struct fake_state *older)
+{
+    m->recorded.version++;
+    memcpy(m->recorded.digest, older->digest, sizeof m->recorded.digest);
+    memset(m->recorded.suspended, 0, sizeof m->recorded.suspended);
+    m->reverted = true;
 }
 
 void fake_manager_challenge(struct fake_manager *m, struct fake_message *out)
@@ -66,25 +75,38 @@ void fake_manager_admit(struct fake_manager *m, struct span proof, struct fake_m
     must(peer_admit(fake_crypto(), &m->peer, &w));
     fake_processor = before;
     memcpy(m->known.holder, m->peer.transcript.holder, sizeof m->known.holder);
+    memcpy(m->resumes, m->recorded.suspended, sizeof m->resumes);
+    memset(m->recorded.suspended, 0, sizeof m->recorded.suspended);
     out->size = w.size;
+}
+
+static enum peer_mode mode_of(const struct fake_manager *m)
+{
+    static const uint8_t nothing[SHA256_SIZE];
+    if (!m->recorded.version) return m->imports ? PEER_MODE_IMPORT : PEER_MODE_NEW;
+    if (m->reverted) return PEER_MODE_REVERTED;
+    return memcmp(m->resumes, nothing, sizeof nothing) ? PEER_MODE_RESUME : PEER_MODE_OPEN;
 }
 
 void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEER_PROVISION_SIZE])
 {
+    static const uint8_t none[PEER_FLOORS_SIZE];
     uint8_t *reserved = NULL;
     struct writer w = writer_of(out, PEER_PROVISION_SIZE);
-    const enum peer_mode first = m->imports ? PEER_MODE_IMPORT : PEER_MODE_NEW;
     must(write_bytes(&w, m->known.instance.bytes, INSTANCE_ID_SIZE));
     must(write_u64(&w, m->known.epoch));
     must(write_u64(&w, m->known.start));
-    must(write_u8(&w, (uint8_t)(m->recorded.version ? PEER_MODE_OPEN : first)));
+    must(write_u8(&w, (uint8_t)mode_of(m)));
     must(write_u8(&w, (uint8_t)m->link_kind));
-    must(write_zeros(&w, 6, &reserved));
+    must(write_u8(&w, (uint8_t)m->lockout_heals));
+    must(write_zeros(&w, 5, &reserved));
     must(write_bytes(&w, m->root_key, sizeof m->root_key));
     must(write_bytes(&w, m->known.key, sizeof m->known.key));
     must(write_bytes(&w, m->sealed_under, sizeof m->sealed_under));
     must(write_u64(&w, m->recorded.version));
     must(write_bytes(&w, m->recorded.digest, sizeof m->recorded.digest));
+    must(write_bytes(&w, m->resumes, sizeof m->resumes));
+    must(write_bytes(&w, m->reverted ? m->recorded.floors : none, PEER_FLOORS_SIZE));
     must(write_bytes(&w, m->front_share, sizeof m->front_share));
     must(write_bytes(&w, m->enrolled, sizeof m->enrolled));
 }
@@ -125,6 +147,8 @@ void fake_manager_hear(struct fake_manager *m, struct span message)
         m->commits = true;
         must(read_u64(&r, &m->commit.version));
         must(read_bytes(&r, m->commit.digest, sizeof m->commit.digest));
+        must(read_bytes(&r, m->commit.suspended, sizeof m->commit.suspended));
+        must(read_bytes(&r, m->commit.floors, sizeof m->commit.floors));
         break;
     case PEER_ASK_LEASE:
         m->asks = true;
@@ -143,6 +167,7 @@ void fake_manager_anchor(struct fake_manager *m, struct fake_message *out)
     if (!m->commits) abort();
     m->commits = false;
     m->recorded = m->commit;
+    m->reverted = false;
     memcpy(m->sealed_under, m->MRENCLAVE, sizeof m->sealed_under);
     must(write_u64(&w, m->recorded.version));
     must(write_bytes(&w, m->recorded.digest, sizeof m->recorded.digest));

@@ -13,6 +13,8 @@
 struct fake_state {
     uint64_t version; /* 0: none */
     uint8_t digest[SHA256_SIZE];
+    uint8_t suspended[SHA256_SIZE];
+    uint8_t floors[PEER_FLOORS_SIZE];
 };
 
 struct fake_manager {
@@ -22,7 +24,10 @@ struct fake_manager {
     uint8_t root_key[BLOB_ROOT_SIZE];
     struct fake_state recorded;
     uint8_t sealed_under[SGX_HASH_SIZE];
-    bool imports; /* the instance was created to be imported */
+    bool imports;                 /* the instance was created to be imported */
+    bool reverted;                /* the recorded state is an older one, until the next COMMIT */
+    uint8_t resumes[SHA256_SIZE]; /* what the newest start may resume from: it is taken out of the recorded state */
+    enum peer_lockout_heals lockout_heals;
     enum link_kind link_kind;
     uint8_t front_share[X25519_SIZE];
     uint8_t enrolled[X25519_SIZE];
@@ -50,6 +55,9 @@ struct span fake_message_span(const struct fake_message *message);
 
 /* An instance that was never started, with an id and a root key of its own. Admits what fake_processor runs. */
 void fake_manager_open(struct fake_manager *m);
+
+/* The owner puts an older state back: it becomes the newest, whose floors stay. */
+void fake_manager_revert(struct fake_manager *m, const struct fake_state *older);
 
 /* Another start. */
 void fake_manager_challenge(struct fake_manager *m, struct fake_message *out);

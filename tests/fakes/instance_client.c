@@ -100,6 +100,12 @@ uint16_t client_load(struct client *c, const struct stored_state *state)
     return client_call(c, INSTANCE_LOAD, span_of(state->blob, state->size));
 }
 
+uint16_t client_stop(struct client *c, enum instance_stop mode)
+{
+    const uint8_t body[8] = {(uint8_t)mode};
+    return client_call(c, INSTANCE_STOP, span_of(body, sizeof body));
+}
+
 void client_anchor(struct client *c)
 {
     struct fake_message message;

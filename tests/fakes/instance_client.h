@@ -52,6 +52,8 @@ void client_admit(struct client *c);
 /* The same, and PROVISION: the enclave waits for its state. */
 void client_provision(struct client *c);
 uint16_t client_load(struct client *c, const struct stored_state *state);
+/* Asks for the orderly end. */
+uint16_t client_stop(struct client *c, enum instance_stop mode);
 /* Has the manager record the commit that is under way; the result is that of ANCHORED. */
 void client_anchor(struct client *c);
 /* Both ends of K2 finish it. */

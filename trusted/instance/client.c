@@ -2,7 +2,8 @@
  * K2: one request of the front-end in, one response out, unless the response has to wait for the manager.
  *
  * Guarantees: what is malformed or not allowed now is answered with a code and did not reach libtpms; a TPM is reset
- * only when the manager has confirmed that this enclave holds the instance; without a word of the manager it runs at
+ * only when the manager has confirmed that this enclave holds the instance, and not by the first request of a machine
+ * that goes on where it stopped; without a word of the manager it runs at
  * most INSTANCE_LEASE_COMMANDS commands; a TPM that is still to be imported runs none. Nothing here allocates.
  */
 #include "trusted/instance/instance.h"
@@ -48,6 +49,7 @@ static struct err refuse(struct instance *instance, struct err why, struct write
 static struct err run_command(struct instance *instance, const struct request *request, struct writer *out)
 {
     struct lease *lease = &instance->lease;
+    instance->resumed = false;
     if (!instance->tpm.on) return refuse(instance, FAIL(TPM_OFF), out);
     if (lease->unconfirmed >= INSTANCE_LEASE_COMMANDS) return refuse(instance, FAIL(LEASE), out);
     lease->unconfirmed++;
@@ -60,10 +62,19 @@ static struct err run_command(struct instance *instance, const struct request *r
     return due && !lease->asked ? effect_ask_lease(instance, out) : OK;
 }
 
+/* A machine that goes on where it stopped begins with this request too, and is not reset. */
+static struct err go_on(struct instance *instance, struct writer *out)
+{
+    instance->resumed = false;
+    begin_response(instance, OK);
+    return effect_release(instance, out);
+}
+
 static struct err ask_before_reset(struct instance *instance, const struct request *request, struct writer *out)
 {
     if (request->command.size > 0) return refuse(instance, FAIL(TRAILING), out);
     if (import_awaited(instance)) return refuse(instance, FAIL(TPM_OFF), out);
+    if (instance->resumed) return go_on(instance, out);
     instance->state = INSTANCE_WAITING;
     instance->under_way = UNDER_WAY_RESET;
     return effect_ask_lease(instance, out);
@@ -80,6 +91,7 @@ static struct err power_off(struct instance *instance, const struct request *req
 {
     if (request->command.size > 0) return refuse(instance, FAIL(TRAILING), out);
     if (!instance->tpm.on) return refuse(instance, FAIL(TPM_OFF), out);
+    instance->resumed = false;
     TRY(tpm_power_off(&instance->tpm));
     begin_response(instance, OK);
     return effect_settle(instance, out);

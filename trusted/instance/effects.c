@@ -41,10 +41,12 @@ struct err effect_say(struct instance *instance, enum peer_word word, struct spa
 
 struct err effect_say_commit(struct instance *instance, struct writer *out)
 {
-    uint8_t fields[sizeof(uint64_t) + SHA256_SIZE];
+    uint8_t fields[PEER_COMMIT_SIZE];
     struct writer w = writer_of(fields, sizeof fields);
     TRY(write_u64(&w, instance->newest.version));
     TRY(write_bytes(&w, instance->newest.digest, sizeof instance->newest.digest));
+    TRY(write_bytes(&w, instance->newest.suspended, sizeof instance->newest.suspended));
+    TRY(write_bytes(&w, instance->newest.floors, sizeof instance->newest.floors));
     return effect_say(instance, PEER_COMMIT, writer_span(&w), out);
 }
 
@@ -60,25 +62,43 @@ struct err effect_ask_lease(struct instance *instance, struct writer *out)
     return effect_say(instance, PEER_ASK_LEASE, writer_span(&w), out);
 }
 
-static struct err write_store(struct instance *instance, struct span permanent, struct writer *out)
+/* Appends the sealed form of one part of the TPM, of the version that is being made, and hashes it. */
+static struct err seal(struct instance *instance, enum blob_kind kind, uint64_t number, struct span plaintext,
+                       struct writer *payload, uint8_t out_digest[SHA256_SIZE])
 {
     struct blob_header header = {
-        .kind = BLOB_STATE,
+        .kind = kind,
         .id = instance->known.instance,
         .epoch = instance->known.epoch,
-        .version = instance->newest.version + 1,
-        .number = clock_now(),
+        .version = instance->newest.version,
+        .number = number,
     };
-    struct writer payload;
+    size_t before = payload->size;
     memcpy(header.manager, instance->manager, sizeof header.manager);
-    TRY(effect_reserve(out, INSTANCE_EFFECT_STORE, sizeof(uint64_t) + blob_size(BLOB_STATE, permanent.size), &payload));
-    TRY(write_u64(&payload, header.version));
-    TRY(blob_seal(&instance->crypto, span_of(instance->root, sizeof instance->root), &header, span_empty(), permanent,
-                  &payload));
-    struct span blob = span_of(payload.start + sizeof(uint64_t), payload.size - sizeof(uint64_t));
-    TRY(hash_sha256(&instance->crypto, &blob, 1, instance->newest.digest));
-    instance->newest.version = header.version;
-    return OK;
+    TRY(blob_seal(&instance->crypto, span_of(instance->root, sizeof instance->root), &header, span_empty(), plaintext,
+                  payload));
+    struct span blob = span_of(payload->start + before, payload->size - before);
+    return hash_sha256(&instance->crypto, &blob, 1, out_digest);
+}
+
+static struct err write_store(struct instance *instance, struct span permanent, struct span volatile_state,
+                              struct writer *out)
+{
+    struct recorded_state *newest = &instance->newest;
+    size_t size = sizeof newest->version + blob_size(BLOB_STATE, permanent.size);
+    if (volatile_state.size > 0) size += blob_size(BLOB_VOLATILE, volatile_state.size);
+    struct writer payload;
+    struct writer w = writer_of(newest->floors, sizeof newest->floors);
+    struct tpm_floors floors;
+    TRY(effect_reserve(out, INSTANCE_EFFECT_STORE, size, &payload));
+    newest->version++;
+    TRY(write_u64(&payload, newest->version));
+    TRY(seal(instance, BLOB_STATE, clock_now(), permanent, &payload, newest->digest));
+    memset(newest->suspended, 0, sizeof newest->suspended);
+    if (volatile_state.size > 0)
+        TRY(seal(instance, BLOB_VOLATILE, instance->known.start, volatile_state, &payload, newest->suspended));
+    tpm_read_floors(&instance->tpm, &floors);
+    return tpm_floors_encode(&floors, &w);
 }
 
 static struct err write_health(struct instance *instance, struct writer *out)
@@ -92,15 +112,20 @@ static struct err write_health(struct instance *instance, struct writer *out)
     return OK;
 }
 
-struct err effect_settle(struct instance *instance, struct writer *out)
+struct err effect_settle_suspended(struct instance *instance, struct span volatile_state, struct writer *out)
 {
     struct span permanent;
     TRY(write_health(instance, out));
     if (!tpm_take_commit(&instance->tpm, &permanent)) return effect_release(instance, out);
-    TRY(write_store(instance, permanent, out));
+    TRY(write_store(instance, permanent, volatile_state, out));
     instance->state = INSTANCE_WAITING;
     instance->under_way = UNDER_WAY_COMMIT;
     return effect_say_commit(instance, out);
+}
+
+struct err effect_settle(struct instance *instance, struct writer *out)
+{
+    return effect_settle_suspended(instance, span_empty(), out);
 }
 
 static struct err release_ready(struct instance *instance, struct writer *out)

@@ -22,6 +22,7 @@
 #include "trusted/runtime/sgx.h"
 
 #define STATE_BIT(state) (UINT32_C(1) << (state))
+#define STOP_SIZE        8u
 
 static struct instance root;
 
@@ -98,20 +99,52 @@ static struct err make_tpm(struct instance *instance, struct writer *out)
     return effect_settle(instance, out);
 }
 
-static struct err power_on(struct instance *instance, const struct blob *state, struct writer *out)
+/* The states that a TPM is powered on from. */
+struct opened {
+    struct blob permanent;
+    struct blob volatile_state; /* RESUME only */
+};
+
+static void free_opened(struct opened *opened)
 {
-    TRY(tpm_power_on(&instance->tpm, span_of(state->plaintext, state->plaintext_size)));
+    blob_free(&opened->permanent);
+    blob_free(&opened->volatile_state);
+}
+
+static struct span plaintext_of(const struct blob *blob)
+{
+    return span_of(blob->plaintext, blob->plaintext_size);
+}
+
+static struct err revert(struct instance *instance, struct span permanent)
+{
+    struct tpm_floors floors;
+    struct reader r = reader_of(span_of(instance->newest.floors, sizeof instance->newest.floors));
+    TRY(tpm_floors_decode(&r, &floors));
+    return tpm_power_on_reverted(&instance->tpm, permanent, &floors);
+}
+
+static struct err power_on(struct instance *instance, const struct opened *opened, struct writer *out)
+{
+    struct span permanent = plaintext_of(&opened->permanent);
+    if (instance->mode == PEER_MODE_RESUME)
+        TRY(tpm_resume(&instance->tpm, permanent, plaintext_of(&opened->volatile_state)));
+    else if (instance->mode == PEER_MODE_REVERTED)
+        TRY(revert(instance, permanent));
+    else
+        TRY(tpm_power_on(&instance->tpm, permanent));
+    instance->resumed = instance->mode == PEER_MODE_RESUME;
     return effect_settle(instance, out);
 }
 
-static struct err open_under(struct instance *instance, struct span blob, const uint8_t manager[SGX_HASH_SIZE],
-                             struct blob *out)
+static struct err open_under(struct instance *instance, struct span blob, enum blob_kind kind,
+                             const uint8_t manager[SGX_HASH_SIZE], struct blob *out)
 {
     struct state_root {
         uint8_t bytes[BLOB_ROOT_SIZE];
     } key;
     struct err err = blob_state_root(&instance->crypto, instance->root_key, manager, key.bytes);
-    if (!err.code) err = blob_open(&instance->crypto, span_of(key.bytes, sizeof key.bytes), blob, BLOB_STATE, out);
+    if (!err.code) err = blob_open(&instance->crypto, span_of(key.bytes, sizeof key.bytes), blob, kind, out);
     wipe(&key, sizeof key);
     return err;
 }
@@ -123,37 +156,65 @@ static struct err why_not(struct instance *instance, struct span blob)
     struct blob state DEFER(blob_free) = {0};
     TRY(blob_peek(blob, BLOB_STATE, &header));
     ENSURE(memcmp(&header.id, &instance->known.instance, sizeof header.id) == 0, STATE_OTHER_INSTANCE);
-    TRY(open_under(instance, blob, header.manager, &state)); /* before its version is believed */
+    TRY(open_under(instance, blob, BLOB_STATE, header.manager, &state)); /* before its version is believed */
     ENSURE(state.header.version >= instance->newest.version, STATE_OLD);
     return FAIL(STATE_NOT_RECORDED);
 }
 
-static struct err open_state(struct instance *instance, struct span blob, struct writer *out)
+static struct err open_permanent(struct instance *instance, struct span blob, struct blob *out)
 {
     uint8_t digest[SHA256_SIZE];
-    struct blob state DEFER(blob_free) = {0};
-    ENSURE(blob.size > 0, STATE_MISSING);
     TRY(hash_sha256(&instance->crypto, &blob, 1, digest));
     if (memcmp(digest, instance->newest.digest, sizeof digest) != 0) return why_not(instance, blob);
-    TRY(open_under(instance, blob, instance->sealed_under, &state));
-    /* Before libtpms looks at a clock: its time may not fall behind what an earlier life of this TPM has seen. */
-    clock_advance(state.header.number);
-    return instance_fail_if(instance, power_on(instance, &state, out));
+    return open_under(instance, blob, BLOB_STATE, instance->sealed_under, out);
 }
 
-static struct err load(struct instance *instance, struct span blob, struct writer *out)
+/* The one that the manager named, and which was sealed together with this state. */
+static struct err open_volatile(struct instance *instance, struct span blob, const struct blob_header *state,
+                                struct blob *out)
 {
-    if (instance->mode == PEER_MODE_OPEN) return open_state(instance, blob, out);
-    ENSURE(blob.size == 0, BAD_VALUE);
+    uint8_t digest[SHA256_SIZE];
+    struct blob opened DEFER(blob_free) = {0};
+    ENSURE(blob.size > 0, STATE_MISSING);
+    TRY(hash_sha256(&instance->crypto, &blob, 1, digest));
+    ENSURE(memcmp(digest, instance->newest.suspended, sizeof digest) == 0, STATE_NOT_RECORDED);
+    TRY(open_under(instance, blob, BLOB_VOLATILE, instance->sealed_under, &opened));
+    const struct blob_header *header = &opened.header;
+    ENSURE(memcmp(&header->id, &state->id, sizeof header->id) == 0, STATE_OTHER_INSTANCE);
+    ENSURE(header->epoch == state->epoch && header->version == state->version, STATE_NOT_RECORDED);
+    *out = opened;
+    opened = (struct blob){0}; /* now it is the caller's */
+    return OK;
+}
+
+static struct err open_state(struct instance *instance, struct span stored, struct writer *out)
+{
+    struct reader r = reader_of(stored);
+    struct span blob;
+    struct opened opened DEFER(free_opened) = {0};
+    ENSURE(stored.size > 0, STATE_MISSING);
+    TRY(blob_take(&r, BLOB_STATE, &blob));
+    TRY(open_permanent(instance, blob, &opened.permanent));
+    if (instance->mode == PEER_MODE_RESUME)
+        TRY(open_volatile(instance, span_of(r.next, r.left), &opened.permanent.header, &opened.volatile_state));
+    /* Before libtpms looks at a clock: its time may not fall behind what an earlier life of this TPM has seen. */
+    clock_advance(opened.permanent.header.number);
+    return instance_fail_if(instance, power_on(instance, &opened, out));
+}
+
+static struct err load(struct instance *instance, struct span stored, struct writer *out)
+{
+    if (instance->newest.version > 0) return open_state(instance, stored, out);
+    ENSURE(stored.size == 0, BAD_VALUE);
     if (instance->mode == PEER_MODE_IMPORT) return effect_release(instance, out);
     return instance_fail_if(instance, make_tpm(instance, out));
 }
 
-static struct err call_load(void *ctx, struct span blob, struct writer *out)
+static struct err call_load(void *ctx, struct span stored, struct writer *out)
 {
     struct instance *instance = ctx;
     instance->held_back = HELD_READY;
-    TRY(load(instance, blob, out));
+    TRY(load(instance, stored, out));
     wipe(instance->root_key, sizeof instance->root_key);
     return OK;
 }
@@ -161,14 +222,44 @@ static struct err call_load(void *ctx, struct span blob, struct writer *out)
 static struct err stop(struct instance *instance, struct writer *out)
 {
     if (instance->tpm.on) TRY(tpm_power_off(&instance->tpm));
-    instance->held_back = HELD_RECEIPT;
     return effect_settle(instance, out);
+}
+
+/* Of both states before they are sealed: the host keeps them as one. */
+static size_t suspended_max(void)
+{
+    return STATE_MAX - blob_size(BLOB_STATE, 0) - blob_size(BLOB_VOLATILE, 0);
+}
+
+/* What tpm_suspend does not take stays on, and is served as before. */
+static struct err suspend(struct instance *instance, struct writer *out)
+{
+    struct span volatile_state;
+    TRY(tpm_suspend(&instance->tpm, suspended_max(), &volatile_state));
+    instance->held_back = HELD_RECEIPT;
+    struct err err = instance_fail_if(instance, effect_settle_suspended(instance, volatile_state, out));
+    tpm_forget(&instance->tpm); /* it is off, and sealed */
+    return err;
+}
+
+static struct err parse_stop(struct span body, uint8_t *out_mode)
+{
+    static const uint8_t zeros[STOP_SIZE - 1];
+    struct reader r = reader_of(body);
+    TRY(read_u8(&r, out_mode));
+    ENSURE(memcmp(r.next, zeros, sizeof zeros) == 0, BAD_VALUE); /* the table says how many there are */
+    ENSURE(*out_mode == INSTANCE_STOP_OFF || *out_mode == INSTANCE_STOP_SUSPEND, BAD_VALUE);
+    return OK;
 }
 
 static struct err call_stop(void *ctx, struct span body, struct writer *out)
 {
-    (void)body; /* the table says that it is empty */
-    return instance_fail_if(ctx, stop(ctx, out));
+    struct instance *instance = ctx;
+    uint8_t mode = 0;
+    TRY(parse_stop(body, &mode));
+    if (mode == INSTANCE_STOP_SUSPEND) return suspend(instance, out);
+    instance->held_back = HELD_RECEIPT;
+    return instance_fail_if(instance, stop(instance, out));
 }
 
 static const struct door_call calls[] = {
@@ -179,7 +270,7 @@ static const struct door_call calls[] = {
      1, PEER_MESSAGE_MAX, manager_message},
     {INSTANCE_LOAD, STATE_BIT(INSTANCE_PROVISIONED), 0, STATE_MAX, call_load},
     {INSTANCE_RECORD, STATE_BIT(INSTANCE_RUNNING), 0, RECORD_OVERHEAD + K2_MESSAGE_MAX, client_record},
-    {INSTANCE_STOP, STATE_BIT(INSTANCE_RUNNING), 0, 0, call_stop},
+    {INSTANCE_STOP, STATE_BIT(INSTANCE_RUNNING), STOP_SIZE, STOP_SIZE, call_stop},
     {INSTANCE_RESUME, STATE_BIT(INSTANCE_RUNNING) | STATE_BIT(INSTANCE_WAITING), 0, 0, manager_resume},
 };
 

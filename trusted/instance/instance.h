@@ -56,6 +56,8 @@ struct lease {
 struct recorded_state {
     uint64_t version; /* 0: there is none */
     uint8_t digest[SHA256_SIZE];
+    uint8_t suspended[SHA256_SIZE];   /* digest of the volatile state that goes on from it; zeros: none does */
+    uint8_t floors[PEER_FLOORS_SIZE]; /* told by PROVISION: of a newer one, to which this one is to be raised */
 };
 
 /* A state on its way in: the parts that have come. */
@@ -71,6 +73,7 @@ struct instance {
     enum held_back held_back;
     bool ready;        /* READY was said */
     bool failure_mode; /* of the TPM, as the host was told last */
+    bool resumed;      /* and neither commanded nor reset since: its machine, too, goes on where it stopped */
 
     struct crypto crypto;
     uint8_t program[SGX_HASH_SIZE]; /* MRENCLAVE of this enclave */
@@ -111,12 +114,14 @@ struct err effect_peer(struct writer *out, struct span message);
 /* Says one word to the manager. A session that is closed says nothing: what matters is said again when it is resumed.
  */
 struct err effect_say(struct instance *instance, enum peer_word word, struct span fields, struct writer *out);
-/* The newest state's version and digest: COMMIT, for the first time or again. */
+/* What there is to know of the newest state: COMMIT, for the first time or again. */
 struct err effect_say_commit(struct instance *instance, struct writer *out);
 /* Asks for a lease with a fresh number. */
 struct err effect_ask_lease(struct instance *instance, struct writer *out);
 /* The end of everything that ran libtpms: what it wants kept goes out first, and what is held back waits for that. */
 struct err effect_settle(struct instance *instance, struct writer *out);
+/* The same after tpm_suspend, whose volatile state goes out sealed behind the permanent one. */
+struct err effect_settle_suspended(struct instance *instance, struct span volatile_state, struct writer *out);
 /* What was held back. */
 struct err effect_release(struct instance *instance, struct writer *out);
 

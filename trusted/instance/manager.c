@@ -11,6 +11,10 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "trusted/tpm/floors.h"
+#include "trusted/tpm/lockout.h"
+
+_Static_assert(PEER_FLOORS_SIZE == TPM_FLOORS_SIZE, "the manager keeps them as they are written here");
 
 /* PROVISION, parsed */
 struct provision {
@@ -19,6 +23,7 @@ struct provision {
     uint64_t start;
     uint8_t mode;
     uint8_t link_kind;
+    uint8_t lockout_heals;
     uint8_t root_key[BLOB_ROOT_SIZE];
     uint8_t resumption_key[PEER_RESUMPTION_KEY_SIZE];
     uint8_t sealed_under[SGX_HASH_SIZE];
@@ -32,30 +37,52 @@ static void wipe_provision(struct provision *provision)
     wipe(provision, sizeof *provision);
 }
 
+static bool is_zero(const uint8_t *bytes, size_t size)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < size; i++)
+        any |= bytes[i];
+    return any == 0;
+}
+
+/* Only what goes with the mode is told. */
+static struct err check_state(uint8_t mode, const struct recorded_state *state)
+{
+    ENSURE(mode >= PEER_MODE_NEW && mode <= PEER_MODE_RESUME, BAD_VALUE);
+    bool first = mode == PEER_MODE_NEW || mode == PEER_MODE_IMPORT;
+    ENSURE(first == (state->version == 0), BAD_VALUE);
+    ENSURE((mode == PEER_MODE_RESUME) == !is_zero(state->suspended, sizeof state->suspended), BAD_VALUE);
+    ENSURE(mode == PEER_MODE_REVERTED || is_zero(state->floors, sizeof state->floors), BAD_VALUE);
+    struct reader r = reader_of(span_of(state->floors, sizeof state->floors));
+    struct tpm_floors floors;
+    return tpm_floors_decode(&r, &floors);
+}
+
 static struct err parse_provision(struct span fields, struct provision *out)
 {
-    static const uint8_t zeros[6];
     struct reader r = reader_of(fields);
-    uint8_t reserved[sizeof zeros];
+    uint8_t reserved[5];
     TRY(read_bytes(&r, out->id.bytes, sizeof out->id.bytes));
     TRY(read_u64(&r, &out->epoch));
     TRY(read_u64(&r, &out->start));
     TRY(read_u8(&r, &out->mode));
     TRY(read_u8(&r, &out->link_kind));
+    TRY(read_u8(&r, &out->lockout_heals));
     TRY(read_bytes(&r, reserved, sizeof reserved));
     TRY(read_bytes(&r, out->root_key, sizeof out->root_key));
     TRY(read_bytes(&r, out->resumption_key, sizeof out->resumption_key));
     TRY(read_bytes(&r, out->sealed_under, sizeof out->sealed_under));
     TRY(read_u64(&r, &out->state.version));
     TRY(read_bytes(&r, out->state.digest, sizeof out->state.digest));
+    TRY(read_bytes(&r, out->state.suspended, sizeof out->state.suspended));
+    TRY(read_bytes(&r, out->state.floors, sizeof out->state.floors));
     TRY(read_bytes(&r, out->front_share, sizeof out->front_share));
     TRY(read_bytes(&r, out->enrolled, sizeof out->enrolled));
     TRY(reader_end(&r));
-    ENSURE(memcmp(reserved, zeros, sizeof zeros) == 0, BAD_VALUE);
-    ENSURE(out->mode >= PEER_MODE_NEW && out->mode <= PEER_MODE_IMPORT, BAD_VALUE);
-    ENSURE((out->mode == PEER_MODE_OPEN) == (out->state.version != 0), BAD_VALUE);
+    ENSURE(is_zero(reserved, sizeof reserved), BAD_VALUE);
     ENSURE(out->link_kind == LINK_K2_NAMED || out->link_kind == LINK_K2_ENROLLED, BAD_VALUE);
-    return OK;
+    ENSURE(out->lockout_heals >= PEER_LOCKOUT_TIME && out->lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
+    return check_state(out->mode, &out->state);
 }
 
 static void wipe_key(struct x25519_key *key)
@@ -86,6 +113,16 @@ static struct err open_link(struct instance *instance, const struct provision *p
     return OK;
 }
 
+static enum lockout_heals heals_of(uint8_t told)
+{
+    static const enum lockout_heals heals[] = {
+        [PEER_LOCKOUT_TIME] = LOCKOUT_HEALS_TIME,
+        [PEER_LOCKOUT_START_ONLY] = LOCKOUT_HEALS_START_ONLY,
+        [PEER_LOCKOUT_NEVER] = LOCKOUT_HEALS_NEVER,
+    };
+    return heals[told];
+}
+
 static struct err accept_provision(struct instance *instance, const struct provision *provision)
 {
     const struct peer_transcript *proven = &instance->peer.transcript;
@@ -103,6 +140,7 @@ static struct err accept_provision(struct instance *instance, const struct provi
     memcpy(instance->sealed_under, provision->sealed_under, sizeof instance->sealed_under);
     instance->mode = (enum peer_mode)provision->mode;
     instance->newest = provision->state;
+    lockout_set_heals(heals_of(provision->lockout_heals));
     return OK;
 }
 

@@ -97,11 +97,11 @@ struct err blob_seal(const struct crypto *crypto, struct span root, const struct
     return OK;
 }
 
-struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *out)
+/* The header as far as the size of the ciphertext, which there is room for behind it. */
+static struct err read_kind_and_size(struct span blob, enum blob_kind kind, struct reader *out_rest, size_t *out_size)
 {
     struct reader r = reader_of(blob);
-    struct span magic, reserved, random;
-    struct blob_header header = {.kind = kind};
+    struct span magic;
     uint16_t format = 0, found_kind = 0;
     uint32_t ciphertext_size = 0;
     ENSURE(read_span(&r, BLOB_MAGIC_SIZE, &magic).code == ERR_NONE, STATE_MAGIC);
@@ -111,7 +111,28 @@ struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *
     TRY(read_u16(&r, &found_kind));
     ENSURE(format == BLOB_FORMAT && found_kind == kind, STATE_FORMAT);
     TRY(read_u32(&r, &ciphertext_size));
-    ENSURE(ciphertext_size <= BLOB_PLAINTEXT_MAX && blob.size == blob_size(kind, ciphertext_size), STATE_CUT);
+    ENSURE(ciphertext_size <= BLOB_PLAINTEXT_MAX && blob.size >= blob_size(kind, ciphertext_size), STATE_CUT);
+    *out_rest = r;
+    *out_size = blob_size(kind, ciphertext_size);
+    return OK;
+}
+
+struct err blob_take(struct reader *r, enum blob_kind kind, struct span *out)
+{
+    struct reader rest;
+    size_t size = 0;
+    TRY(read_kind_and_size(span_of(r->next, r->left), kind, &rest, &size));
+    return read_span(r, size, out);
+}
+
+struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *out)
+{
+    struct reader r;
+    struct span reserved, random;
+    struct blob_header header = {.kind = kind};
+    size_t size = 0;
+    TRY(read_kind_and_size(blob, kind, &r, &size));
+    ENSURE(size == blob.size, STATE_CUT);
     TRY(read_bytes(&r, header.id.bytes, sizeof header.id.bytes));
     TRY(read_u64(&r, &header.epoch));
     TRY(read_u64(&r, &header.version));

@@ -25,11 +25,11 @@ struct blob_header {
     struct instance_id id;
     uint64_t epoch;
     uint64_t version;
-    uint64_t number; /* STATE: time; LEDGER_ROW: slot */
+    uint64_t number; /* STATE: time; LEDGER_ROW: slot; VOLATILE: start */
     uint8_t manager[SGX_HASH_SIZE];
 };
 
-/* The root of a state's keys: from the instance's root key and the MRENCLAVE of the manager that provisioned it. */
+/* The root of a state's keys, volatile ones too: from the instance's root key and the MRENCLAVE of the manager that provisioned it. */
 struct err blob_state_root(const struct crypto *crypto, const uint8_t root_key[BLOB_ROOT_SIZE],
                            const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);
 /* The same for rows and head, from the master secret. */
@@ -45,6 +45,12 @@ size_t blob_size(enum blob_kind kind, size_t plaintext_size);
  */
 struct err blob_seal(const struct crypto *crypto, struct span root, const struct blob_header *header,
                      struct span keyrequest, struct span plaintext, struct writer *out);
+
+/*
+ * Takes the blob that the bytes begin with, by what its header says of its size. Nothing is believed of it but where it
+ * ends. ERR_STATE_MAGIC, ERR_STATE_FORMAT (format or kind), ERR_STATE_CUT; nothing is taken then.
+ */
+struct err blob_take(struct reader *r, enum blob_kind kind, struct span *out);
 
 /*
  * Reads a header that is not authenticated yet: to choose the root, and the sentence of a refusal. ERR_STATE_MAGIC,

@@ -296,11 +296,12 @@ struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const s
     return err;
 }
 
-struct err tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out)
+void tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out)
 {
-    ENSURE(tpm->on, TPM_OFF);
-    floors_read(out);
-    return OK;
+    if (tpm->on)
+        floors_read(out);
+    else
+        *out = tpm->floors;
 }
 
 static bool digest(struct span bytes, uint8_t out[DIGEST_SIZE])
@@ -337,12 +338,17 @@ static struct err keep_volatile(struct tpm *tpm)
     return OK;
 }
 
-struct err tpm_suspend(struct tpm *tpm, struct span *out_volatile)
+struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
 {
     ENSURE(tpm->on, TPM_OFF);
     ENSURE(!g_inFailureMode, TPM_FAILED);
     TRY(save());
     TRY(keep_volatile(tpm));
+    if (tpm->permanent_size + tpm->suspended_size > limit) {
+        forget_volatile(tpm);
+        return FAIL(TOO_LARGE);
+    }
+    floors_read(&tpm->floors);
     libtpms_off(tpm);
     *out_volatile = span_of(tpm->suspended, tpm->suspended_size);
     return OK;
@@ -446,6 +452,7 @@ struct err tpm_power_off(struct tpm *tpm)
     ENSURE(tpm->on, TPM_OFF);
     /* A TPM that was never started, or is in failure mode, refuses both, and has nothing to save. */
     if (!tpm->orderly && !shut_down(tpm, TPM_SU_STATE)) (void)shut_down(tpm, TPM_SU_CLEAR);
+    floors_read(&tpm->floors);
     libtpms_off(tpm);
     return OK;
 }

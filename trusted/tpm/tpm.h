@@ -25,8 +25,9 @@ struct tpm {
     size_t permanent_size;
     uint8_t *suspended; /* what tpm_suspend handed out, owned */
     size_t suspended_size;
-    uint64_t stored_clock; /* ms; Clock in permanent */
-    bool orderly;          /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
+    uint64_t stored_clock;    /* ms; Clock in permanent */
+    struct tpm_floors floors; /* when it was powered off or suspended */
+    bool orderly;             /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
 };
 
 /* Makes a new TPM with seeds of its own and powers it on. A commit is pending afterwards. ERR_TPM. */
@@ -53,16 +54,17 @@ struct err tpm_power_on_imported(struct tpm *tpm, struct span permanent);
  */
 struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const struct tpm_floors *floors);
 
-/* The floors of the TPM's newest state, to be kept beside it. ERR_TPM_OFF. */
-struct err tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out);
+/* The floors of the TPM's newest state, to be kept beside it: those that it ended with if it is off again. */
+void tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out);
 
 /*
  * Takes everything that a power-off would lose, sessions, loaded objects and PCRs, and powers off. A commit is pending
  * afterwards: the volatile state goes with that permanent state and no other. It holds secrets and is authenticated by
- * nothing, which is the caller's. It stays valid until the next call. ERR_TPM_OFF; ERR_TPM_FAILED, the TPM staying on,
- * if it is in failure mode; ERR_TPM, ERR_NO_MEMORY.
+ * nothing, which is the caller's. It stays valid until the next call. ERR_TPM_OFF. The TPM stays on with
+ * ERR_TPM_FAILED, if it is in failure mode; with ERR_TOO_LARGE, if both states together have more than limit bytes;
+ * ERR_TPM, ERR_NO_MEMORY.
  */
-struct err tpm_suspend(struct tpm *tpm, struct span *out_volatile);
+struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile);
 
 /*
  * Goes on where tpm_suspend stopped: no startup is needed, or possible. Two resumes from one state draw nothing alike;

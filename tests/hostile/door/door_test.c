@@ -479,12 +479,12 @@ static void b4_random_records_are_answered(void **state)
         for (size_t k = 0; k < size; k++)
             body[k] = (uint8_t)rand();
         uint32_t number = rand() % 4 ? (uint32_t)rand() % 8 : (uint32_t)rand();
-        if (number == INSTANCE_STOP && size == 0) continue;
         size_t record = live_record(number, body, size);
         uint64_t code = enter((uintptr_t)live_input, record, (uintptr_t)live_output, sizeof live_output, 0);
         assert_int_equal(code, 0);
     }
-    size_t record = live_record(INSTANCE_STOP, NULL, 0); /* it is still there, and still has a TPM to save */
+    const uint8_t off[8] = {INSTANCE_STOP_OFF};
+    size_t record = live_record(INSTANCE_STOP, off, sizeof off); /* it is still there, and still has a TPM to save */
     assert_int_equal(enter((uintptr_t)live_input, record, (uintptr_t)live_output, sizeof live_output, 0), 0);
     size_t size = 0;
     assert_non_null(live_effect(INSTANCE_EFFECT_STORE, &size));

@@ -164,11 +164,11 @@ static void the_twin_of_the_recorded_state_is_refused(void **state)
 }
 
 /* S8: what a blob says when one byte of it is changed. */
-static uint16_t expected_code(size_t offset)
+static uint16_t expected_code(size_t offset, uint8_t before, uint8_t after)
 {
     if (offset < BLOB_OFFSET_FORMAT) return ERR_STATE_MAGIC;
     if (offset < BLOB_OFFSET_SIZE) return ERR_STATE_FORMAT;
-    if (offset < BLOB_OFFSET_ID) return ERR_STATE_CUT;
+    if (offset < BLOB_OFFSET_ID) return after > before ? ERR_STATE_CUT : ERR_STATE_ALTERED;
     if (offset < BLOB_OFFSET_EPOCH) return ERR_STATE_OTHER_INSTANCE;
     return ERR_STATE_ALTERED; /* the version too: it is not believed before it authenticates */
 }
@@ -179,9 +179,10 @@ static void each_changed_byte_is_detected(void **state)
     static const uint8_t changes[] = {0x01, 0x80, 0xff};
     for (size_t offset = 0; offset < offered.size; offset++)
         for (size_t i = 0; i < sizeof changes; i++) {
-            offered.blob[offset] ^= changes[i];
-            assert_int_equal(offer(&offered), expected_code(offset));
-            offered.blob[offset] ^= changes[i];
+            uint8_t before = c.stored.blob[offset], after = before ^ changes[i];
+            offered.blob[offset] = after;
+            assert_int_equal(offer(&offered), expected_code(offset, before, after));
+            offered.blob[offset] = before;
         }
 }
 
@@ -194,13 +195,26 @@ static void each_cut_is_detected(void **state)
     }
 }
 
-static void added_bytes_are_detected(void **state)
+/* The state's own size says where it ends: what a host adds is not looked at. */
+static void added_bytes_change_nothing(void **state)
+{
+    (void)state;
+    memset(offered.blob + offered.size, 0xff, sizeof offered.blob - offered.size);
+    offered.size = sizeof offered.blob;
+    offered.blob[c.stored.size - 1] ^= 1;
+    assert_int_equal(offer(&offered), ERR_STATE_ALTERED);
+    offered.blob[c.stored.size - 1] ^= 1;
+    c.stored = offered; /* which finish offers */
+}
+
+/* Bytes added, and the size in the header made to take them in. */
+static void added_bytes_that_are_covered_up_are_detected(void **state)
 {
     (void)state;
     offered.blob[offered.size++] = 0;
-    assert_int_equal(offer(&offered), ERR_STATE_CUT);
-    offered.size = sizeof offered.blob;
-    assert_int_equal(offer(&offered), ERR_STATE_CUT);
+    struct writer w = writer_of(offered.blob + BLOB_OFFSET_SIZE, sizeof(uint32_t));
+    assert_ok(write_u32(&w, (uint32_t)(offered.size - blob_size(BLOB_STATE, 0))));
+    assert_int_equal(offer(&offered), ERR_STATE_ALTERED);
 }
 
 /* A cut with the size in the header made to fit. */
@@ -276,7 +290,8 @@ int main(void)
         STATE_TEST(the_twin_of_the_recorded_state_is_refused),
         STATE_TEST(each_changed_byte_is_detected),
         STATE_TEST(each_cut_is_detected),
-        STATE_TEST(added_bytes_are_detected),
+        STATE_TEST(added_bytes_change_nothing),
+        STATE_TEST(added_bytes_that_are_covered_up_are_detected),
         STATE_TEST(a_cut_that_is_covered_up_is_detected),
         STATE_TEST(another_kind_of_blob_is_refused),
         STATE_TEST(a_state_of_the_first_release_is_refused),

@@ -115,7 +115,7 @@ static void power_on(const struct state *state)
 static void suspend(void)
 {
     struct span volatile_state;
-    assert_ok(tpm_suspend(&tpm, &volatile_state));
+    assert_ok(tpm_suspend(&tpm, STATE_MAX, &volatile_state));
     assert_false(tpm.on);
     copy(&suspended, volatile_state);
     keep(&permanent);
@@ -480,12 +480,31 @@ static void failure_mode_is_not_suspended(void **state)
     struct span volatile_state;
     tpm_get_random(&m, FAILING_RANDOM_SIZE);
     run(&m);
-    assert_err(tpm_suspend(&tpm, &volatile_state), TPM_FAILED);
+    assert_err(tpm_suspend(&tpm, STATE_MAX, &volatile_state), TPM_FAILED);
     assert_true(tpm.on);
     assert_ok(tpm_reset(&tpm));
     startup(TPM_SU_CLEAR);
     suspend();
-    assert_err(tpm_suspend(&tpm, &volatile_state), TPM_OFF);
+    assert_err(tpm_suspend(&tpm, STATE_MAX, &volatile_state), TPM_OFF);
+}
+
+/* Nor is what its keeper has no room for; the TPM goes on, and the Clock that was saved on the way is to be stored. */
+static void what_is_too_large_is_not_suspended(void **state)
+{
+    (void)state;
+    struct span volatile_state;
+    struct tpm_message m;
+    suspend();
+    size_t size = permanent.size + suspended.size;
+    resume();
+    assert_err(tpm_suspend(&tpm, size - 1, &volatile_state), TOO_LARGE);
+    assert_true(tpm.on);
+    assert_int_equal(tpm.suspended_size, 0);
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+    keep(&permanent);
+    assert_ok(tpm_suspend(&tpm, size, &volatile_state));
+    assert_false(tpm.on);
 }
 
 /* What libtpms keeps in memory only, and a suspend must not forget: with a recovery of 0, until the next startup. */
@@ -506,7 +525,7 @@ static void suspending_does_not_unlock_lockout_auth(void **state)
 static struct tpm_floors read_floors(void)
 {
     struct tpm_floors floors;
-    assert_ok(tpm_read_floors(&tpm, &floors));
+    tpm_read_floors(&tpm, &floors);
     return floors;
 }
 
@@ -1126,6 +1145,7 @@ int main(void)
         TPM_TEST(a_cut_volatile_state_is_refused),
         TPM_TEST(a_volatile_state_that_finds_no_memory_is_not_left_out),
         TPM_TEST(failure_mode_is_not_suspended),
+        TPM_TEST(what_is_too_large_is_not_suspended),
         TPM_TEST(suspending_does_not_unlock_lockout_auth),
         TPM_TEST(floors_are_what_commands_answer),
         TPM_TEST(resets_are_counted_as_commands_count_them),

@@ -6,12 +6,20 @@
 #include "tests/fakes/instance_client.h"
 #include "tests/fakes/runtime.h"
 #include "trusted/state/blob.h"
+#include "trusted/tpm/floors.h"
 
-#define NV_INDEX          0x01800001u
-#define PERSISTENT        0x81000001u
-#define NS_PER_S          UINT64_C(1000000000)
-#define TPM_RC_INITIALIZE 0x100u
-#define TPM_RC_FAILURE    0x101u
+#define NV_INDEX            0x01800001u
+#define PERSISTENT          0x81000001u
+#define NS_PER_S            UINT64_C(1000000000)
+#define TPM_RC_INITIALIZE   0x100u
+#define TPM_RC_FAILURE      0x101u
+#define TPM_RC_RETRY        0x922u
+#define COUNTER             0x02020012u /* OWNERWRITE, OWNERREAD, NO_DA, TPM_NT_COUNTER */
+#define GUARDED             0x00040006u
+
+/* in PROVISION */
+#define PROVISION_SUSPENDED 176u
+#define PROVISION_FLOORS    (PROVISION_SUSPENDED + SHA256_SIZE)
 
 static struct client c;
 static struct fake_message message;
@@ -191,14 +199,37 @@ static void a_malformed_provision_is_not_accepted(void **state)
     (void)state;
     assert_int_equal(provision_with(0, 1), ERR_STATE_OTHER_INSTANCE);
     assert_int_equal(provision_with(24, 1), ERR_BAD_VALUE);                 /* another start than was proven */
-    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ 4), ERR_BAD_VALUE); /* no mode */
+    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ 0), ERR_BAD_VALUE); /* no mode */
+    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ (PEER_MODE_RESUME + 1)), ERR_BAD_VALUE);
     assert_int_equal(provision_with(32, PEER_MODE_NEW ^ PEER_MODE_OPEN), ERR_BAD_VALUE); /* to open what never was */
     assert_int_equal(provision_with(33, LINK_K2_NAMED ^ LINK_K1), ERR_BAD_VALUE);
-    assert_int_equal(provision_with(39, 1), ERR_BAD_VALUE);  /* padding */
-    assert_int_equal(provision_with(136, 1), ERR_BAD_VALUE); /* a version of what never was */
+    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ PEER_MODE_REVERTED), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(34, PEER_LOCKOUT_TIME ^ 0), ERR_BAD_VALUE); /* what heals lockout */
+    assert_int_equal(provision_with(34, PEER_LOCKOUT_TIME ^ (PEER_LOCKOUT_NEVER + 1)), ERR_BAD_VALUE);
+    for (size_t i = 35; i < 40; i++)
+        assert_int_equal(provision_with(i, 1), ERR_BAD_VALUE); /* padding */
+    assert_int_equal(provision_with(136, 1), ERR_BAD_VALUE);   /* a version of what never was */
+    assert_int_equal(provision_with(PROVISION_SUSPENDED + 31, 1), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(PROVISION_FLOORS + PEER_FLOORS_SIZE - 1, 1), ERR_BAD_VALUE);
     assert_int_equal(call(INSTANCE_LOAD), ERR_CALL_STATE);
     fake_manager_challenge(&c.manager, &message);
     assert_int_equal(client_tell(&c, &message), ERR_NONE);
+}
+
+/* What was suspended is told to resume and for nothing else, and floors with an older state and nothing else. */
+static void a_provision_tells_what_its_mode_needs(void **state)
+{
+    (void)state;
+    client_serve(&c);
+    assert_int_equal(provision_with(32, PEER_MODE_OPEN ^ PEER_MODE_NEW), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(32, PEER_MODE_OPEN ^ PEER_MODE_IMPORT), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(32, PEER_MODE_OPEN ^ PEER_MODE_RESUME), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(PROVISION_SUSPENDED, 1), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(PROVISION_FLOORS, 1), ERR_BAD_VALUE);
+    fake_manager_revert(&c.manager, &(struct fake_state){0});
+    assert_int_equal(provision_with(PROVISION_SUSPENDED, 1), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(PROVISION_FLOORS + PEER_FLOORS_SIZE - 1, 2), ERR_BAD_VALUE); /* no truth value */
+    assert_int_equal(provision_with(PROVISION_FLOORS, 1), ERR_NONE);
 }
 
 static void a_front_end_of_small_order_is_not_accepted(void **state)
@@ -450,7 +481,7 @@ static void everything_else_waits_for_the_anchor(void **state)
     tpm_get_random(&m, 8);
     struct span request = client_seal(&c, K2_COMMAND, 0, tpm_message_span(&m));
     assert_int_equal(client_call(&c, INSTANCE_RECORD, request), ERR_CALL_BUSY);
-    assert_int_equal(call(INSTANCE_STOP), ERR_CALL_BUSY);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_CALL_BUSY);
     assert_int_equal(call(INSTANCE_LOAD), ERR_CALL_BUSY);
     assert_int_equal(client_start(&c), ERR_CALL_BUSY);
     client_anchor(&c);
@@ -581,7 +612,7 @@ static void after_a_closed_link_the_tpm_can_still_be_stopped(void **state)
     (void)state;
     serve();
     assert_int_equal(client_call(&c, INSTANCE_RECORD, span_of("x", 1)), ERR_LINK_RECORD);
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
     client_carry(&c);
     client_anchor(&c);
     assert_int_equal(c.result.receipt.size, PEER_RECEIPT_SIZE);
@@ -723,7 +754,7 @@ static void a_reset_waits_for_its_lease(void **state)
     (void)state;
     serve();
     ask_for_a_reset();
-    assert_int_equal(call(INSTANCE_STOP), ERR_CALL_BUSY);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_CALL_BUSY);
     fake_manager_lease(&c.manager, &message);
     assert_int_equal(client_tell(&c, &message), ERR_NONE);
     client_response(&c);
@@ -746,7 +777,7 @@ static void a_lease_of_before_allows_no_reset(void **state)
     fake_manager_lease(&c.manager, &message);
     assert_int_equal(client_tell(&c, &message), ERR_NONE);
     assert_true(has_no_effect());
-    assert_int_equal(call(INSTANCE_STOP), ERR_CALL_BUSY);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_CALL_BUSY);
     c.manager.asks = true;
     c.manager.number = second;
     fake_manager_lease(&c.manager, &message);
@@ -830,7 +861,7 @@ static void a_fenced_copy_commits_nothing(void **state)
     serve();
     begin_commit();
     assert_int_equal(get_random(), ERR_CALL_BUSY);
-    assert_int_equal(call(INSTANCE_STOP), ERR_CALL_BUSY);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_CALL_BUSY);
     assert_true(has_no_effect());
 }
 
@@ -886,7 +917,7 @@ static void stop_saves_and_gives_the_holders_receipt(void **state)
     size_t size = 0;
     serve();
     uint64_t version = c.stored.version;
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
     assert_null(c.result.receipt.data);
     client_carry(&c);
     client_anchor(&c);
@@ -901,7 +932,7 @@ static void stop_of_a_tpm_that_is_off_gives_the_receipt_at_once(void **state)
     (void)state;
     serve();
     client_run(&c, K2_POWER_OFF, span_empty());
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
     assert_null(c.result.store.data);
     check_receipt(c.result.receipt);
 }
@@ -911,8 +942,8 @@ static void a_stopped_enclave_takes_no_call(void **state)
     (void)state;
     serve();
     client_run(&c, K2_POWER_OFF, span_empty());
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
-    assert_int_equal(call(INSTANCE_STOP), ERR_CALL_STATE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_CALL_STATE);
     assert_int_equal(call(INSTANCE_RESUME), ERR_CALL_STATE);
     assert_int_equal(client_load(&c, &c.stored), ERR_CALL_STATE);
     assert_int_equal(client_start(&c), ERR_CALL_STATE);
@@ -924,12 +955,382 @@ static void a_stopped_tpm_resumes_in_a_later_life(void **state)
     (void)state;
     struct tpm_message m;
     serve();
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
     client_carry(&c);
     client_anchor(&c);
     reopen();
     tpm_startup(&m, TPM_SU_STATE);
     run_ok(&m);
+}
+
+static void a_malformed_stop_stops_nothing(void **state)
+{
+    (void)state;
+    uint8_t body[9] = {INSTANCE_STOP_OFF};
+    serve();
+    assert_int_equal(client_call(&c, INSTANCE_STOP, span_of(body, 7)), ERR_TRUNCATED);
+    assert_int_equal(client_call(&c, INSTANCE_STOP, span_of(body, 9)), ERR_TOO_LARGE);
+    body[7] = 1;
+    assert_int_equal(client_call(&c, INSTANCE_STOP, span_of(body, 8)), ERR_BAD_VALUE);
+    assert_int_equal(client_stop(&c, 0), ERR_BAD_VALUE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_SUSPEND + 1), ERR_BAD_VALUE);
+    assert_true(has_no_effect());
+    begin_commit();
+}
+
+/* --- suspending and resuming --- */
+
+static void suspend(void)
+{
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_SUSPEND), ERR_NONE);
+    assert_null(c.result.receipt.data);
+    assert_non_null(c.result.store.data);
+    client_carry(&c);
+    client_anchor(&c);
+    check_receipt(c.result.receipt);
+}
+
+struct answer {
+    uint8_t bytes[1024];
+    size_t size;
+};
+
+static void ask(const struct tpm_message *m, struct answer *out)
+{
+    struct span response = run_ok(m);
+    assert_in_range(response.size, 1, sizeof out->bytes);
+    memcpy(out->bytes, response.data, response.size);
+    out->size = response.size;
+}
+
+static void assert_still(const struct tpm_message *m, const struct answer *answer)
+{
+    struct answer now;
+    ask(m, &now);
+    assert_int_equal(now.size, answer->size);
+    assert_memory_equal(now.bytes, answer->bytes, now.size);
+}
+
+static void a_suspended_tpm_goes_on_with_all_it_had(void **state)
+{
+    (void)state;
+    struct tpm_message m, pcr_read, policy_digest, read_public[3];
+    struct answer pcr, digest, public[3];
+    serve();
+    tpm_pcr_extend(&m, 10);
+    run_ok(&m);
+    for (size_t i = 0; i < 3; i++) {
+        tpm_create_primary_ecc(&m, TPM_RH_OWNER, TPM_ECC_NIST_P384, TPM_KEY_SIGN);
+        tpm_read_public(&read_public[i], tpm_response_handle(run_ok(&m)));
+    }
+    tpm_start_policy(&m);
+    uint32_t session = tpm_response_handle(run_ok(&m));
+    tpm_policy_auth_value(&m, session);
+    run_ok(&m);
+    tpm_pcr_read(&pcr_read, 10);
+    tpm_policy_digest(&policy_digest, session);
+    ask(&pcr_read, &pcr);
+    ask(&policy_digest, &digest);
+    for (size_t i = 0; i < 3; i++)
+        ask(&read_public[i], &public[i]);
+    for (int life = 0; life < 3; life++) {
+        uint64_t version = c.stored.version;
+        suspend();
+        assert_int_equal(c.stored.version, version + 1);
+        assert_in_range(c.stored.size, 1,
+                        STATE_MAX / 8); /* of what the host keeps as one there is room for much more */
+        reopen();
+        assert_int_equal(c.stored.version, version + 1); /* nothing to be made durable first */
+        assert_still(&pcr_read, &pcr);
+        assert_still(&policy_digest, &digest);
+        for (size_t i = 0; i < 3; i++)
+            assert_still(&read_public[i], &public[i]);
+    }
+}
+
+static void what_is_suspended_is_named_by_its_own_digest(void **state)
+{
+    (void)state;
+    static const uint8_t none[SHA256_SIZE];
+    struct span rest, blob;
+    uint8_t digest[SHA256_SIZE], root[BLOB_ROOT_SIZE];
+    struct blob_header header;
+    struct blob opened;
+    serve();
+    assert_memory_equal(c.manager.recorded.suspended, none, sizeof none);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_SUSPEND), ERR_NONE);
+    client_carry(&c);
+    struct reader r = reader_of(span_of(c.given.blob, c.given.size));
+    assert_ok(blob_take(&r, BLOB_STATE, &blob));
+    rest = span_of(r.next, r.left);
+    assert_ok(hash_sha256(fake_crypto(), &blob, 1, digest));
+    assert_memory_equal(c.manager.commit.digest, digest, sizeof digest);
+    assert_ok(hash_sha256(fake_crypto(), &rest, 1, digest));
+    assert_memory_equal(c.manager.commit.suspended, digest, sizeof digest);
+    assert_ok(blob_peek(rest, BLOB_VOLATILE, &header));
+    assert_memory_equal(&header.id, &c.manager.known.instance, INSTANCE_ID_SIZE);
+    assert_int_equal(header.version, c.given.version);
+    assert_int_equal(header.number, c.manager.known.start);
+    assert_ok(blob_state_root(fake_crypto(), c.manager.root_key, c.manager.MRENCLAVE, root));
+    assert_ok(blob_open(fake_crypto(), span_of(root, sizeof root), rest, BLOB_VOLATILE, &opened));
+    blob_free(&opened);
+    struct fake_state commit = c.manager.commit;
+    client_resume(&c); /* said again, with the same words */
+    assert_memory_equal(&c.manager.commit, &commit, sizeof commit);
+    client_anchor(&c);
+    check_receipt(c.result.receipt);
+}
+
+static void the_first_reset_after_a_resume_resets_nothing(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    serve();
+    suspend();
+    reopen();
+    assert_int_equal(client_request(&c, K2_RESET, span_empty()), ERR_NONE);
+    client_response(&c); /* without a lease */
+    assert_int_equal(c.code, ERR_NONE);
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+    client_run(&c, K2_RESET, span_empty());
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+}
+
+static void a_second_reset_after_a_resume_resets(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    serve();
+    suspend();
+    reopen();
+    client_run(&c, K2_RESET, span_empty());
+    client_run(&c, K2_RESET, span_empty());
+    tpm_get_random(&m, 8);
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+}
+
+static void a_reset_behind_a_command_or_a_power_off_resets(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    tpm_get_random(&m, 8);
+    serve();
+    suspend();
+    reopen();
+    run_ok(&m);
+    client_run(&c, K2_RESET, span_empty());
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+    startup();
+    suspend();
+    reopen();
+    client_run(&c, K2_POWER_OFF, span_empty());
+    client_run(&c, K2_RESET, span_empty());
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+}
+
+static void a_tpm_that_is_off_is_not_suspended(void **state)
+{
+    (void)state;
+    serve();
+    client_run(&c, K2_POWER_OFF, span_empty());
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_SUSPEND), ERR_TPM_OFF);
+    assert_true(has_no_effect());
+    client_run(&c, K2_RESET, span_empty());
+    startup();
+}
+
+static void failure_mode_is_not_suspended(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    serve();
+    tpm_get_random(&m, FAILING_RANDOM_SIZE);
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_FAILURE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_SUSPEND), ERR_TPM_FAILED);
+    assert_true(has_no_effect());
+    assert_int_equal(get_random(), ERR_NONE);
+    assert_int_equal(tpm_response_code(client_response(&c)), TPM_RC_FAILURE);
+    client_run(&c, K2_RESET, span_empty());
+    startup();
+    suspend();
+}
+
+/* Whatever is committed later does not go on from there. */
+static void a_commit_after_a_resume_names_nothing_suspended(void **state)
+{
+    (void)state;
+    static const uint8_t none[SHA256_SIZE];
+    serve();
+    suspend();
+    reopen();
+    begin_commit();
+    assert_memory_equal(c.manager.commit.suspended, none, sizeof none);
+    client_anchor(&c);
+    client_response(&c);
+    reopen();
+    startup();
+}
+
+/* --- going back on purpose --- */
+
+static uint32_t reset_count(void)
+{
+    struct tpm_message m;
+    tpm_read_clock(&m);
+    struct span parameters = tpm_response_parameters(run_ok(&m), 0);
+    struct reader r = reader_of(parameters);
+    struct span skipped;
+    uint32_t count = 0;
+    assert_ok(read_span(&r, 16, &skipped)); /* Time, Clock */
+    assert_ok(read_be32(&r, &count));
+    return count;
+}
+
+static uint64_t read_counter(void)
+{
+    struct tpm_message m;
+    tpm_nv_read(&m, NV_INDEX, 8);
+    struct span parameters = tpm_response_parameters(run_ok(&m), 0);
+    struct span bytes = tpm_take_2b(&parameters);
+    struct reader r = reader_of(bytes);
+    uint32_t high = 0, low = 0;
+    assert_ok(read_be32(&r, &high));
+    assert_ok(read_be32(&r, &low));
+    return (uint64_t)high << 32 | low;
+}
+
+static void increment(void)
+{
+    struct tpm_message m;
+    tpm_nv_increment(&m, NV_INDEX);
+    run_ok(&m);
+}
+
+static void a_reverted_tpm_is_raised_and_recorded_before_it_is_ready(void **state)
+{
+    (void)state;
+    static struct stored_state older;
+    struct tpm_message m;
+    serve();
+    tpm_nv_define_as(&m, NV_INDEX, 8, COUNTER, "");
+    run_ok(&m);
+    increment();
+    older = c.stored;
+    struct fake_state was = c.manager.recorded;
+    for (int i = 0; i < 4; i++) {
+        increment();
+        client_run(&c, K2_RESET, span_empty());
+        startup();
+    }
+    uint64_t count = read_counter();
+    uint32_t resets = reset_count();
+    uint64_t version = c.stored.version;
+
+    fake_manager_revert(&c.manager, &was);
+    client_restart(&c);
+    client_provision(&c);
+    assert_int_equal(client_load(&c, &c.stored), ERR_STATE_OLD); /* the newest one no more */
+    assert_int_equal(client_load(&c, &older), ERR_NONE);
+    client_carry(&c);
+    assert_false(c.manager.ready);
+    assert_true(c.manager.commits);
+    assert_int_equal(c.given.version, version + 2); /* the owner's act was one, too */
+    client_anchor(&c);
+    client_carry(&c);
+    assert_true(c.manager.ready);
+    client_link(&c);
+    startup();
+    assert_int_equal(reset_count(), resets + 1);
+    assert_true(read_counter() >= count);
+    reopen();
+    startup();
+    assert_true(read_counter() >= count);
+}
+
+/* Those that are kept are of the very state: of one whose TPM was switched off, too. */
+static void each_commit_names_the_floors_of_its_state(void **state)
+{
+    (void)state;
+    struct tpm_floors floors, before;
+    serve();
+    struct reader r = reader_of(span_of(c.manager.recorded.floors, PEER_FLOORS_SIZE));
+    assert_ok(tpm_floors_decode(&r, &before));
+    c.host_time = 5000 * NS_PER_S;
+    uint64_t clock = tpm_clock(5000 * NS_PER_S);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
+    client_carry(&c);
+    r = reader_of(span_of(c.manager.commit.floors, PEER_FLOORS_SIZE));
+    assert_ok(tpm_floors_decode(&r, &floors));
+    assert_int_equal(floors.reset_count, before.reset_count);
+    assert_true(floors.total_reset_count > 0);
+    assert_in_range(floors.clock, clock, clock + CLOCK_RESERVE / 2); /* after a shutdown there is no reserve */
+    client_anchor(&c);
+}
+
+/* --- what heals lockout --- */
+
+static uint32_t wrong_tries(void)
+{
+    struct tpm_message m;
+    tpm_get_property(&m, 0x20e); /* TPM_PT_LOCKOUT_COUNTER */
+    struct span parameters = tpm_response_parameters(run_ok(&m), 0);
+    struct reader r = reader_of(parameters);
+    struct span skipped;
+    uint32_t tries = 0;
+    assert_ok(read_span(&r, parameters.size - sizeof tries, &skipped));
+    assert_ok(read_be32(&r, &tries));
+    return tries;
+}
+
+static void try_wrongly(void)
+{
+    struct tpm_message m;
+    tpm_nv_read_with(&m, NV_INDEX, 1, "wrong");
+    while (tpm_response_code(run(&m)) == TPM_RC_RETRY)
+        ;
+}
+
+/* Three failed tries, then years of the host's clock, then another start. */
+static void tries_left(enum peer_lockout_heals heals, uint32_t after_years, uint32_t after_start)
+{
+    struct tpm_message m;
+    c.host_time = 1000 * NS_PER_S;
+    c.manager.lockout_heals = heals;
+    serve();
+    tpm_da_parameters(&m, 10, 100, 100);
+    run_ok(&m);
+    tpm_nv_define_as(&m, NV_INDEX, 1, GUARDED, "secret");
+    run_ok(&m);
+    for (int i = 0; i < 3; i++)
+        try_wrongly();
+    assert_int_equal(wrong_tries(), 3);
+    c.host_time += 30000000 * NS_PER_S;
+    assert_int_equal(wrong_tries(), after_years);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
+    client_carry(&c);
+    client_anchor(&c);
+    reopen();
+    startup();
+    assert_int_equal(wrong_tries(), after_start);
+}
+
+static void time_heals_lockout(void **state)
+{
+    (void)state;
+    tries_left(PEER_LOCKOUT_TIME, 0, 0);
+}
+
+static void only_a_start_heals_lockout(void **state)
+{
+    (void)state;
+    tries_left(PEER_LOCKOUT_START_ONLY, 3, 2);
+}
+
+static void nothing_heals_lockout(void **state)
+{
+    (void)state;
+    tries_left(PEER_LOCKOUT_NEVER, 3, 3);
 }
 
 /* --- a new connection to the manager --- */
@@ -1195,7 +1596,7 @@ static void what_waits_for_its_state_makes_no_tpm(void **state)
         client_response(&c);
         assert_int_equal(c.code, ERR_TPM_OFF);
     }
-    assert_int_equal(call(INSTANCE_STOP), ERR_NONE);
+    assert_int_equal(client_stop(&c, INSTANCE_STOP_OFF), ERR_NONE);
     assert_null(c.result.store.data);
     check_receipt(c.result.receipt);
 }
@@ -1261,6 +1662,7 @@ int main(void)
         INSTANCE_TEST(a_challenge_about_another_instance_is_refused),
         INSTANCE_TEST(a_failed_admission_ends_the_exchange),
         INSTANCE_TEST(a_malformed_provision_is_not_accepted),
+        INSTANCE_TEST(a_provision_tells_what_its_mode_needs),
         INSTANCE_TEST(a_front_end_of_small_order_is_not_accepted),
         INSTANCE_TEST(another_word_than_provision_is_not_accepted),
         INSTANCE_TEST(a_provision_is_accepted_once),
@@ -1306,6 +1708,20 @@ int main(void)
         INSTANCE_TEST(stop_of_a_tpm_that_is_off_gives_the_receipt_at_once),
         INSTANCE_TEST(a_stopped_enclave_takes_no_call),
         INSTANCE_TEST(a_stopped_tpm_resumes_in_a_later_life),
+        INSTANCE_TEST(a_malformed_stop_stops_nothing),
+        INSTANCE_TEST(a_suspended_tpm_goes_on_with_all_it_had),
+        INSTANCE_TEST(what_is_suspended_is_named_by_its_own_digest),
+        INSTANCE_TEST(the_first_reset_after_a_resume_resets_nothing),
+        INSTANCE_TEST(a_second_reset_after_a_resume_resets),
+        INSTANCE_TEST(a_reset_behind_a_command_or_a_power_off_resets),
+        INSTANCE_TEST(a_tpm_that_is_off_is_not_suspended),
+        INSTANCE_TEST(failure_mode_is_not_suspended),
+        INSTANCE_TEST(a_commit_after_a_resume_names_nothing_suspended),
+        INSTANCE_TEST(a_reverted_tpm_is_raised_and_recorded_before_it_is_ready),
+        INSTANCE_TEST(each_commit_names_the_floors_of_its_state),
+        INSTANCE_TEST(time_heals_lockout),
+        INSTANCE_TEST(only_a_start_heals_lockout),
+        INSTANCE_TEST(nothing_heals_lockout),
         INSTANCE_TEST(a_session_is_resumed_while_running),
         INSTANCE_TEST(a_commit_is_said_again_on_the_new_session),
         INSTANCE_TEST(an_anchor_of_the_old_session_is_refused_on_the_new_one),
