@@ -9,20 +9,13 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "benchmark/commands.h"
+#include "benchmark/sample.h"
 #include "benchmark/target.h"
 
 #define TPM_RC_INIT UINT32_C(0x100)
 #define CLIENTS_MAX 128u
-
-static double now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
 
 struct client {
     pthread_t thread;
@@ -54,13 +47,6 @@ static void *write_on(void *ctx)
     return NULL;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double left = *(const double *)a;
-    double right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
 int main(int argc, char **argv)
 {
     static struct client clients[CLIENTS_MAX];
@@ -88,7 +74,7 @@ int main(int argc, char **argv)
         (void)run(&clients[i], command_nv_undefine);
         target_close(&clients[i].target);
     }
-    qsort(us, count * samples, sizeof *us, compare);
+    qsort(us, count * samples, sizeof *us, sample_compare);
     printf("%.1f\t%.1f\t%.0f\n", us[count * samples / 2], us[count * samples * 99 / 100],
            (double)(count * samples) / took * 1e6);
     free(us);

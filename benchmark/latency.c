@@ -14,10 +14,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "benchmark/commands.h"
+#include "benchmark/sample.h"
 #include "benchmark/target.h"
 
 #define TARGETS       3u
@@ -86,13 +86,6 @@ static const struct operation operations[] = {
     {.name = "RSA-2048 CreatePrimary", .kind = PRIMARY, .share = 25, .with_number = command_create_rsa},
     {.name = "P-256 CreatePrimary", .kind = PRIMARY, .share = 10, .with_number = command_create_ecc},
 };
-
-static double now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
 
 static void build(struct command *command, struct err (*plain)(struct writer *w),
                   struct err (*with_number)(struct writer *w, uint32_t number), uint32_t number)
@@ -163,16 +156,9 @@ static void sample(struct target *target, const struct operation *operation, uin
     }
 }
 
-static int compare(const void *a, const void *b)
-{
-    double left = *(const double *)a;
-    double right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
 static double percentile(double *samples, size_t count, double part)
 {
-    qsort(samples, count, sizeof(*samples), compare);
+    qsort(samples, count, sizeof(*samples), sample_compare);
     return samples[(size_t)((double)(count - 1) * part)];
 }
 

@@ -1,5 +1,5 @@
 /*
- * What a commit costs beside the TPM's own work: the transaction of the store, and the move of an anchor of the kind
+ * What a commit costs on the disk: the transaction of the store, and the move of an anchor of the kind
  * file, each by itself, as vtpmd makes them one after the other.
  *
  *     parts SAMPLES DIRECTORY SIZE
@@ -9,39 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "benchmark/sample.h"
 #include "benchmark/target.h"
 #include "untrusted/anchor/anchor_host.h"
 #include "untrusted/store/store.h"
 
 #define ROW_SIZE  1024u
 #define PATH_SIZE 512u
-
-static double now_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double left = *(const double *)a;
-    double right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
-static void print_median(const char *name, double *us, size_t samples)
-{
-    qsort(us, samples, sizeof *us, compare);
-    printf("%s\tus\t%.1f\t-\t-\n", name, us[samples / 2]);
-}
-
-static void check(const char *what, struct err result)
-{
-    if (result.code) die("%s: error %u", what, (unsigned)result.code);
-}
 
 static void measure_store(const char *directory, size_t size, double *us, size_t samples)
 {

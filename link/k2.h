@@ -5,7 +5,7 @@
  *   response   u16 err code, u16 0, then the TPM's response (COMMAND with code 0 only)
  *
  * At most one request is under way. A code other than 0 means that the TPM did not run the request; a front-end answers
- * its client TPM_RC_FAILURE then.
+ * its client TPM_RC_FAILURE then; after ERR_LEASE, which passes, TPM_RC_RETRY.
  *
  * A part of a state is u32 size of the whole, u32 offset, bytes. The parts come in order, from offset 0 on, which begins
  * anew. The response to the last one says that the state is the instance's from now on, durable and recorded; a code

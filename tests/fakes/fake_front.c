@@ -29,6 +29,10 @@ static void answer(struct fake_front *f)
         front_done(f->front, f->outcome, span_empty());
         return;
     }
+    if (f->refusal.code) {
+        front_done(f->front, f->refusal, span_empty());
+        return;
+    }
     response[4] = (uint8_t)(f->response_size >> 8);
     response[5] = (uint8_t)f->response_size;
     size_t tail = f->command_size < f->response_size - 10 ? f->command_size : f->response_size - 10;

@@ -15,6 +15,7 @@ struct fake_front {
     int listen_fds[ENDPOINT_COUNT];
     bool hold;              /* leave requests unanswered until fake_front_release */
     struct err outcome;     /* of what is not a command */
+    struct err refusal;     /* of commands; success: they are answered */
     unsigned count;         /* requests that came */
     unsigned open_requests; /* requests not answered; the front must never have two */
     enum front_verb verb;   /* of the last request */

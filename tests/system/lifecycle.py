@@ -385,6 +385,31 @@ def a_command_that_commits_while_vtpmd_is_gone_is_answered_when_it_is_back():
     require(client.nv_read(NV_INDEX, 8) == b"held up.", "it is not there")
 
 
+def random_code(client):
+    """The response code of one TPM2_GetRandom."""
+    client.stream.sendall(bytes.fromhex("80010000000c0000017b0008"))
+    header = client.stream.recv(10)
+    if header[6:10] == bytes(4):
+        client.stream.recv(int.from_bytes(header[2:6], "big") - 10)
+    return int.from_bytes(header[6:10], "big")
+
+
+@test
+def reads_while_vtpmd_is_gone_come_to_an_end_and_go_on_when_it_is_back():
+    """Nobody says that this is still the instance's holder: no command is run, which is not a TPM's failure."""
+    daemon = Daemon()
+    client = started_client(daemon.create("web1"))
+    daemon.kill()
+    served = 0
+    while (code := random_code(client)) == 0:
+        served += 1
+        require(served <= 10000, "more commands were run than without a lease may be")
+    require(code == 0x922, f"after {served} commands the answer was {code:#x}, not TPM_RC_RETRY")
+    require(random_code(client) == 0x922, "the next command was run")
+    daemon.start()
+    wait_for(lambda: random_code(client) == 0, "it does not go on")
+
+
 def nv_write_command(data):
     body = NV_INDEX.to_bytes(4, "big") * 2 + bytes.fromhex("00000009400000090000000000")
     body += len(data).to_bytes(2, "big") + data + bytes(2)

@@ -156,15 +156,17 @@ struct err connections_adopt(struct instance *instance, const struct store_proce
 /* --- HELLO ---------------------------------------------------------------------------------------------------------
  */
 
-/* A new connection of the process that is known means that its worker began anew; another process has to wait until
- * the known one is gone. */
-static struct err take_process(struct connection *c, struct instance *instance)
+/* A new connection of the process that is known means that its worker began anew. Another process that serves has to
+ * wait until the known one is gone; one that does not serve has to end: a vtpmd that was killed before it had noted that
+ * process left it, and it keeps the sockets that the known one waits for. */
+static struct err take_process(struct connection *c, struct instance *instance, bool serving)
 {
     struct store_process identity;
     if (instance->process && instance->identity.pid == c->pid) {
         if (instance->connection) connections_close(instance->connection);
         return OK;
     }
+    ENSURE(serving || !instance->process, FENCED);
     ENSURE(!instance->process && !instance->connection, HELD);
     TRY(process_identify(c->pid, &identity));
     return connections_adopt(instance, &identity);
@@ -214,7 +216,7 @@ static struct err take_hello(struct connection *c, struct span body)
     ENSURE(instance, NO_INSTANCE);
     ENSURE(instance->row.state != MANAGER_DELETED, DELETED);
     bool known = instance->process && instance->identity.pid == c->pid;
-    TRY(take_process(c, instance));
+    TRY(take_process(c, instance, hello.serving));
     c->instance = instance;
     instance->connection = c;
     return hello.serving ? take_serving(c, instance, hello.start) : take_blank(c, instance, &hello, known);

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #define BACKLOG         128
-#define BIND_TRIES      100
-#define BIND_PAUSE_USEC 10000
+#define BIND_TRIES      200
+#define BIND_PAUSE_USEC 50000
 
 static struct err parse_port(const char *text, in_port_t *out_port)
 {

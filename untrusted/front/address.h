@@ -24,8 +24,9 @@ struct err address_beside(const struct address *address, const char *suffix, str
 
 /*
  * Listens, without blocking. A unix socket gets mode 0600 and the owner uid:gid; one that nobody listens on any more
- * is replaced, one that is served is not. An address in use is waited for, one second at most: whoever had it may have
- * been killed just now. ERR_SYSTEM, and errno says why.
+ * is replaced, one that is served is not. An address in use is waited for, ten seconds at most: whoever had it may have
+ * been killed just now, or be a process of the same instance that vtpmd tells to end when it connects the next time.
+ * ERR_SYSTEM, and errno says why.
  */
 struct err address_listen(const struct address *address, uid_t uid, gid_t gid, int *out_fd);
 

@@ -12,6 +12,7 @@
 #include "untrusted/host/log.h"
 
 #define SWEEP_USEC          UINT64_C(1000000)
+#define AGAIN_USEC          UINT64_C(5000)
 /* With more, sd-event reads a file to spread wake-ups, which a confined process may not. */
 #define TIMER_ACCURACY_USEC 1
 
@@ -63,6 +64,8 @@ struct front {
     bool busy;                  /* a request is with the owner */
     enum front_verb verb;       /* of that request */
     struct connection *running; /* whose request it is; NULL if the client has gone */
+    sd_event_source *again;     /* asks for it again */
+    uint64_t unleased_since;    /* when it was refused for want of a lease; 0: it was not */
     bool dispatching;
     bool powered;
     bool listeners_paused; /* no descriptor was left to accept with */
@@ -304,10 +307,19 @@ static void answer_outcome(struct connection *c, struct err result, struct span 
         connection_answer(c);
         return;
     }
-    if (result.code || response.size < TPM_HEADER_SIZE || response.size > TPM_MESSAGE_MAX)
+    if (result.code == ERR_LEASE)
+        connection_respond_code(c, TPM_RC_RETRY);
+    else if (result.code || response.size < TPM_HEADER_SIZE || response.size > TPM_MESSAGE_MAX)
         connection_respond_code(c, TPM_RC_FAILURE);
     else
         connection_respond(c, response);
+}
+
+static void perform(struct front *front)
+{
+    const struct message *message = &front->running->message;
+    const struct front_request request = {message->verb, message->locality, message->command};
+    front->owner.perform(front->owner.ctx, &request);
 }
 
 static void start(struct front *front, struct connection *c)
@@ -321,12 +333,11 @@ static void start(struct front *front, struct connection *c)
         connection_advance(c);
         return;
     }
-    const struct front_request request = {c->message.verb, c->message.locality, c->message.command};
     c->state = CONNECTION_RUNNING;
     front->busy = true;
-    front->verb = request.verb;
+    front->verb = c->message.verb;
     front->running = c;
-    front->owner.perform(front->owner.ctx, &request);
+    perform(front);
 }
 
 static void dispatch(struct front *front)
@@ -338,9 +349,31 @@ static void dispatch(struct front *front)
     front->dispatching = false;
 }
 
+static int on_again(sd_event_source *source, uint64_t usec, void *ctx)
+{
+    (void)source, (void)usec;
+    struct front *front = ctx;
+    if (front->running)
+        perform(front);
+    else
+        front_done(front, OK, span_empty());
+    return 0;
+}
+
+/* A manager that is slow, or is being restarted, is no reason for a client to believe that its TPM is broken. */
+static bool ask_again(struct front *front)
+{
+    if (!front->unleased_since) front->unleased_since = now(front);
+    if (now(front) - front->unleased_since >= FRONT_LEASE_USEC) return false;
+    return sd_event_source_set_time_relative(front->again, AGAIN_USEC) >= 0 &&
+           sd_event_source_set_enabled(front->again, SD_EVENT_ONESHOT) >= 0;
+}
+
 void front_done(struct front *front, struct err result, struct span response)
 {
     struct connection *c = front->running;
+    if (c && result.code == ERR_LEASE && ask_again(front)) return;
+    front->unleased_since = 0;
     front->busy = false;
     front->running = NULL;
     if (front->verb != FRONT_COMMAND)
@@ -535,6 +568,13 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *ctx)
 
 /* --- life --- */
 
+static bool open_timer(struct front *front, sd_event_time_handler_t handler, sd_event_source **out)
+{
+    return sd_event_add_time(front->event, out, CLOCK_MONOTONIC, UINT64_MAX, TIMER_ACCURACY_USEC, handler, front) >=
+               0 &&
+           sd_event_source_set_enabled(*out, SD_EVENT_OFF) >= 0;
+}
+
 struct err front_open(sd_event *event, const struct front_owner *owner, void *memory, struct front **out_front)
 {
     struct front *front = calloc(1, sizeof *front);
@@ -545,9 +585,7 @@ struct err front_open(sd_event *event, const struct front_owner *owner, void *me
     pool_init(&front->pool, memory);
     for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
         front->connections[i] = (struct connection){.front = front, .fd = -1};
-    int result =
-        sd_event_add_time(event, &front->sweep, CLOCK_MONOTONIC, UINT64_MAX, TIMER_ACCURACY_USEC, on_sweep, front);
-    if (result < 0 || sd_event_source_set_enabled(front->sweep, SD_EVENT_OFF) < 0) {
+    if (!open_timer(front, on_sweep, &front->sweep) || !open_timer(front, on_again, &front->again)) {
         front_close(&front);
         return FAIL(NO_MEMORY);
     }
@@ -621,6 +659,7 @@ void front_close(struct front **front)
         close(f->endpoints[i].fd);
     }
     sd_event_source_disable_unref(f->sweep);
+    sd_event_source_disable_unref(f->again);
     sd_event_unref(f->event);
     free(f);
     *front = NULL;

@@ -19,6 +19,7 @@
 #define FRONT_CONNECTIONS_MAX 64u
 #define FRONT_ENDPOINTS_MAX   32u
 #define FRONT_STALL_USEC      UINT64_C(5000000)
+#define FRONT_LEASE_USEC      UINT64_C(500000) /* below what Linux gives a command of medium length, 750 ms */
 
 struct front;
 
@@ -49,7 +50,8 @@ struct err front_listen(struct front *front, const struct protocol *protocol, un
 /*
  * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid
  * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For the other verbs response
- * is empty.
+ * is empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
+ * TPM_RC_RETRY (Part 2, 6.6: the TPM was not able to start the command).
  */
 void front_done(struct front *front, struct err result, struct span response);
 

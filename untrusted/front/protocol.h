@@ -20,6 +20,7 @@
 #define TPM_RC_FAILURE      0x101u
 #define TPM_RC_LOCALITY     0x107u
 #define TPM_RC_COMMAND_SIZE 0x142u
+#define TPM_RC_RETRY        0x922u
 
 /* What a message wants of the TPM. */
 enum front_verb {

@@ -545,10 +545,48 @@ static void another_process_does_not_take_a_holders_place(void **state)
     struct guest other = {.host = &host, .line = -1, .fd = fd};
     assert_ok(wire_stream_open(fd, WIRE_BODY_MAX, &other.stream));
     guest_hello(&other, false);
-    assert_int_equal(guest_expect_closed(&other), ERR_HELD);
+    assert_int_equal(guest_expect_closed(&other), ERR_FENCED);
     guest_end(&other);
     guest_send_commit(&guest);
     guest_expect_anchored(&guest);
+}
+
+/* vtpmd was killed before it had noted the process, and starts another one. */
+static void one_that_was_not_noted_ends_and_the_next_one_serves(void **state)
+{
+    (void)state;
+    host_create(&host, "one", NULL);
+    host_until(&host, exists, &host);
+    guest_accept(&host, &guest);
+    guest_hello(&guest, false);
+    (void)guest_expect(&guest, WIRE_PEER);
+    host_restart(&host, change_boot_id);
+    struct guest stray = guest;
+    guest_accept(&host, &guest);
+    guest_reconnect(&stray);
+    guest_hello(&stray, false);
+    assert_int_equal(guest_expect_closed(&stray), ERR_FENCED);
+    guest_end(&stray);
+    guest_hello(&guest, false);
+    guest_serve(&guest);
+    await_state("running");
+}
+
+/* The disk may have failed when it was to be noted: it comes again. */
+static void one_that_serves_waits_for_the_known_one(void **state)
+{
+    (void)state;
+    char path[128];
+    int fd = -1;
+    make();
+    (void)snprintf(path, sizeof path, "%s/daemon.sock", host.directory);
+    assert_ok(pass_connect(path, &fd));
+    struct guest other = {.host = &host, .line = -1, .fd = fd};
+    assert_ok(wire_stream_open(fd, WIRE_BODY_MAX, &other.stream));
+    const struct hello_instance hello = {.serving = true, .id = guest.enclave.id, .start = 1};
+    assert_ok(wire_send_hello_instance(other.stream, &hello));
+    assert_int_equal(guest_expect_closed(&other), ERR_HELD);
+    guest_end(&other);
 }
 
 static void a_share_is_used_for_one_enclave_only(void **state)
@@ -605,6 +643,8 @@ int main(void)
         TEST(nothing_is_taken_before_hello),
         TEST(an_instance_that_there_is_not_is_refused),
         TEST(another_process_does_not_take_a_holders_place),
+        TEST(one_that_was_not_noted_ends_and_the_next_one_serves),
+        TEST(one_that_serves_waits_for_the_known_one),
         TEST(a_share_is_used_for_one_enclave_only),
         TEST(a_front_end_may_not_speak_as_an_instance),
     };

@@ -226,6 +226,56 @@ static void cancel_is_answered_while_a_command_runs(void **state)
     close(control);
 }
 
+static void a_command_without_a_lease_is_asked_for_again(void **state)
+{
+    (void)state;
+    uint8_t received[RESPONSE_MAX];
+    int fd = fake_front_connect(&f, DATA);
+    f.refusal = FAIL(LEASE);
+    client_send(fd, command, sizeof command);
+    while (f.count < 3)
+        assert_true(sd_event_run(f.event, UINT64_MAX) > 0);
+    assert_int_equal(client_receive(fd, received, sizeof received), 0);
+    f.refusal = OK;
+    f.response_size = 12;
+    while (f.count < 4)
+        assert_true(sd_event_run(f.event, UINT64_MAX) > 0);
+    expect(fd, (const uint8_t[]){0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 0xab, 0xcd}, 12);
+    assert_memory_equal(f.command, command, sizeof command);
+    close(fd);
+}
+
+static void a_command_that_gets_no_lease_is_to_be_retried(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    f.refusal = FAIL(LEASE);
+    for (int i = 0; i < 2; i++) {
+        client_send(fd, command, sizeof command);
+        fake_front_pass_time(&f, FRONT_LEASE_USEC);
+        expect(fd, (const uint8_t[]){0x80, 1, 0, 0, 0, 10, 0, 0, 0x09, 0x22}, 10);
+    }
+    assert_int_equal(f.count, 4);
+    close(fd);
+}
+
+static void a_client_that_leaves_without_a_lease_holds_up_nobody(void **state)
+{
+    (void)state;
+    int fd = fake_front_connect(&f, DATA);
+    int other = fake_front_connect(&f, DATA);
+    f.refusal = FAIL(LEASE);
+    client_send(fd, command, sizeof command);
+    fake_front_pump(&f);
+    close(fd);
+    f.refusal = OK;
+    client_send(other, command, sizeof command);
+    while (f.count < 2)
+        assert_true(sd_event_run(f.event, UINT64_MAX) > 0);
+    expect_size(other, 10);
+    close(other);
+}
+
 static void a_stopped_tpm_fails_swtpm_commands(void **state)
 {
     (void)state;
@@ -352,6 +402,9 @@ int main(void)
         FRONT_TEST(a_framed_command_gets_a_framed_response),
         FRONT_TEST(a_framed_command_sets_the_locality_of_the_next),
         FRONT_TEST(cancel_is_answered_while_a_command_runs),
+        FRONT_TEST(a_command_without_a_lease_is_asked_for_again),
+        FRONT_TEST(a_command_that_gets_no_lease_is_to_be_retried),
+        FRONT_TEST(a_client_that_leaves_without_a_lease_holds_up_nobody),
         FRONT_TEST(a_stopped_tpm_fails_swtpm_commands),
         FRONT_TEST(a_simulator_without_power_gives_an_empty_response),
         FRONT_TEST(a_reset_that_fails_is_told_and_leaves_the_tpm_off),
