@@ -81,7 +81,7 @@ enum manager_effect {
 };
 
 #define MANAGER_ROWS_PER_STORE 64u
-#define MANAGER_CHANNELS_MAX   768u
+#define MANAGER_CHANNELS_MAX   608u
 #define MANAGER_INSTANCES_MAX  16384u /* slots, tombstones included */
 #define MANAGER_LABEL_SIZE     64u    /* bytes with the NUL */
 

@@ -44,10 +44,12 @@ struct span fake_instance_ready(struct fake_instance *fake)
 
 struct span fake_instance_commit(struct fake_instance *fake, uint64_t version, const uint8_t digest[SHA256_SIZE])
 {
-    uint8_t fields[sizeof version + SHA256_SIZE];
+    uint8_t fields[PEER_COMMIT_SIZE];
     struct writer w = writer_of(fields, sizeof fields);
     assert_ok(write_u64(&w, version));
     assert_ok(write_bytes(&w, digest, SHA256_SIZE));
+    assert_ok(write_bytes(&w, fake->suspended, sizeof fake->suspended));
+    assert_ok(write_bytes(&w, fake->floors, sizeof fake->floors));
     return fake_instance_say(fake, PEER_COMMIT, writer_span(&w));
 }
 
@@ -94,12 +96,15 @@ static void parse_provision(struct span fields, struct fake_provision *out)
     assert_ok(read_u64(&r, &out->start));
     assert_ok(read_u8(&r, &out->mode));
     assert_ok(read_u8(&r, &out->link_kind));
-    assert_ok(read_span(&r, 6, &padding));
+    assert_ok(read_u8(&r, &out->lockout_heals));
+    assert_ok(read_span(&r, 5, &padding));
     assert_ok(read_bytes(&r, out->root_key, sizeof out->root_key));
     assert_ok(read_bytes(&r, out->resumption_key, sizeof out->resumption_key));
     assert_ok(read_bytes(&r, out->sealed_by, sizeof out->sealed_by));
     assert_ok(read_u64(&r, &out->version));
     assert_ok(read_bytes(&r, out->digest, sizeof out->digest));
+    assert_ok(read_bytes(&r, out->suspended, sizeof out->suspended));
+    assert_ok(read_bytes(&r, out->floors, sizeof out->floors));
     assert_ok(read_bytes(&r, out->front_share, sizeof out->front_share));
     assert_ok(read_bytes(&r, out->front_key, sizeof out->front_key));
     assert_ok(reader_end(&r));

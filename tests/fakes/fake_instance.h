@@ -15,11 +15,14 @@ struct fake_provision {
     uint64_t start;
     uint8_t mode;
     uint8_t link_kind;
+    uint8_t lockout_heals;
     uint8_t root_key[BLOB_ROOT_SIZE];
     uint8_t resumption_key[PEER_RESUMPTION_KEY_SIZE];
     uint8_t sealed_by[SGX_HASH_SIZE];
     uint64_t version;
     uint8_t digest[SHA256_SIZE];
+    uint8_t suspended[SHA256_SIZE];
+    uint8_t floors[PEER_FLOORS_SIZE];
     uint8_t front_share[X25519_SIZE];
     uint8_t front_key[X25519_SIZE];
 };
@@ -32,6 +35,8 @@ struct fake_instance {
     struct fake_provision provision;
     uint8_t message[PEER_MESSAGE_MAX]; /* the last one that it made */
     uint8_t heard[PEER_MESSAGE_MAX];
+    uint8_t suspended[SHA256_SIZE];   /* of the commits that follow */
+    uint8_t floors[PEER_FLOORS_SIZE]; /* the same */
 };
 
 const struct crypto *fake_instance_crypto(void);

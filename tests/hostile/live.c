@@ -431,7 +431,7 @@ static void start_manager(struct live *live)
     static const uint8_t zeros[CAPABILITY_HINTS_SIZE];
     uint8_t mode[4], entropy[HOST_ENTROPY_SIZE], finish[RECORD_OVERHEAD + SHA256_SIZE],
         label[MANAGER_LABEL_SIZE] = "live";
-    static const uint8_t keys[72] = {[64] = MANAGER_ORIGIN_HERE}; /* and what follows them */
+    static const uint8_t keys[72] = {[64] = MANAGER_ORIGIN_HERE, [65] = PEER_LOCKOUT_TIME}; /* and what follows them */
     static const uint8_t anchor[12] = {ANCHOR_FILE};
     struct writer m = writer_of(mode, sizeof mode);
     struct writer w = writer_of(finish, sizeof finish);

@@ -30,7 +30,8 @@ bool row_has_front_key(const struct ledger_row *row)
 static bool has_no_keys(const struct ledger_row *row)
 {
     return is_zero(row->digest, sizeof row->digest) && is_zero(row->holder, sizeof row->holder) &&
-           is_zero(row->root_key, sizeof row->root_key);
+           is_zero(row->root_key, sizeof row->root_key) && is_zero(row->suspended, sizeof row->suspended) &&
+           is_zero(row->floors, sizeof row->floors) && !row->reverted;
 }
 
 static bool is_alphanumeric(char c)
@@ -49,6 +50,9 @@ struct err row_check_label(const char label[MANAGER_LABEL_SIZE])
     return OK;
 }
 
+static const uint8_t zeros[6];
+_Static_assert(sizeof zeros >= ROW_PADDING_SIZE, "they are written for all padding");
+
 struct err row_write(const struct ledger_row *row, struct writer *out)
 {
     TRY(write_u32(out, row->slot));
@@ -66,14 +70,21 @@ struct err row_write(const struct ledger_row *row, struct writer *out)
     TRY(write_bytes(out, row->digest, sizeof row->digest));
     TRY(write_bytes(out, row->owner, sizeof row->owner));
     TRY(write_bytes(out, row->front_key, sizeof row->front_key));
-    return write_bytes(out, row->holder, sizeof row->holder);
+    TRY(write_bytes(out, row->holder, sizeof row->holder));
+    TRY(write_bytes(out, row->suspended, sizeof row->suspended));
+    TRY(write_bytes(out, row->source.bytes, sizeof row->source.bytes));
+    TRY(write_u8(out, (uint8_t)row->lockout_heals));
+    TRY(write_u8(out, row->reverted));
+    return write_bytes(out, zeros, sizeof zeros);
 }
 
 struct err row_write_public(const struct ledger_row *row, struct writer *out)
 {
     TRY(row_write(row, out));
     TRY(write_bytes(out, row->sealed_by, sizeof row->sealed_by));
-    return write_bytes(out, row->provisioned_by, sizeof row->provisioned_by);
+    TRY(write_bytes(out, row->provisioned_by, sizeof row->provisioned_by));
+    TRY(write_bytes(out, row->floors, sizeof row->floors));
+    return write_bytes(out, zeros, ROW_PADDING_SIZE);
 }
 
 struct err row_write_sealed(const struct ledger_row *row, struct writer *out)
@@ -90,6 +101,10 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     uint8_t has_owner = 0;
     uint8_t has_front_key = 0;
     uint8_t origin = 0;
+    uint8_t lockout_heals = 0;
+    uint8_t reverted = 0;
+    uint8_t padding[sizeof zeros];
+    uint8_t padding_behind[ROW_PADDING_SIZE];
     TRY(read_u32(&r, &row.slot));
     TRY(read_u8(&r, &state));
     TRY(read_u8(&r, &has_owner));
@@ -106,14 +121,27 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     TRY(read_bytes(&r, row.owner, sizeof row.owner));
     TRY(read_bytes(&r, row.front_key, sizeof row.front_key));
     TRY(read_bytes(&r, row.holder, sizeof row.holder));
+    TRY(read_bytes(&r, row.suspended, sizeof row.suspended));
+    TRY(read_bytes(&r, row.source.bytes, sizeof row.source.bytes));
+    TRY(read_u8(&r, &lockout_heals));
+    TRY(read_u8(&r, &reverted));
+    TRY(read_bytes(&r, padding, sizeof padding));
     TRY(read_bytes(&r, row.sealed_by, sizeof row.sealed_by));
     TRY(read_bytes(&r, row.provisioned_by, sizeof row.provisioned_by));
+    TRY(read_bytes(&r, row.floors, sizeof row.floors));
+    TRY(read_bytes(&r, padding_behind, sizeof padding_behind));
     TRY(read_bytes(&r, row.root_key, sizeof row.root_key));
     TRY(reader_end(&r));
     row.state = state;
     row.origin = origin;
+    row.lockout_heals = lockout_heals;
+    row.reverted = reverted;
     ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED, BAD_VALUE);
-    ENSURE(origin == MANAGER_ORIGIN_HERE || origin == MANAGER_ORIGIN_IMPORTED, BAD_VALUE);
+    ENSURE(origin >= MANAGER_ORIGIN_HERE && origin <= MANAGER_ORIGIN_CLONE, BAD_VALUE);
+    ENSURE((origin == MANAGER_ORIGIN_CLONE) == !is_zero(row.source.bytes, sizeof row.source.bytes), BAD_VALUE);
+    ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER && reverted <= 1, BAD_VALUE);
+    ENSURE(is_zero(padding, sizeof padding) && is_zero(padding_behind, sizeof padding_behind), BAD_VALUE);
+    ENSURE(!reverted || is_zero(row.suspended, sizeof row.suspended), BAD_VALUE);
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
     ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);
     ENSURE(state != MANAGER_DELETED || has_no_keys(&row), BAD_VALUE);

@@ -34,13 +34,19 @@ struct ledger_row {
     uint8_t sealed_by[SGX_HASH_SIZE];      /* MRENCLAVE of the manager under which the newest state was sealed */
     uint8_t provisioned_by[SGX_HASH_SIZE]; /* the same of the one that admitted the holder */
     uint8_t root_key[BLOB_ROOT_SIZE];      /* zeros once deleted */
+    uint8_t suspended[SHA256_SIZE];        /* of the sealed volatile state that the next start resumes; zeros: none */
+    uint8_t floors[PEER_FLOORS_SIZE];      /* of the newest state that an instance committed */
+    struct instance_id source;             /* of a clone; else zeros */
+    enum peer_lockout_heals lockout_heals;
+    bool reverted; /* the newest state is one that was put back, and was not started since */
 
     uint64_t store; /* not stored: what is above is durable when this store is */
 };
 
-/* The row as on K1, then sealed_by, provisioned_by. */
-#define ROW_PUBLIC_SIZE (MANAGER_ROW_SIZE + 2u * SGX_HASH_SIZE)
-#define ROW_SEALED_SIZE (ROW_PUBLIC_SIZE + BLOB_ROOT_SIZE)
+/* The row as on K1, then sealed_by, provisioned_by, floors, zeros. */
+#define ROW_PADDING_SIZE 3u
+#define ROW_PUBLIC_SIZE  (MANAGER_ROW_SIZE + 2u * SGX_HASH_SIZE + PEER_FLOORS_SIZE + ROW_PADDING_SIZE)
+#define ROW_SEALED_SIZE  (ROW_PUBLIC_SIZE + BLOB_ROOT_SIZE)
 
 void row_wipe(struct ledger_row *row);
 

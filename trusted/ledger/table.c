@@ -6,7 +6,7 @@
 
 #include "base/memory.h"
 
-/* Behind the label come the owner and the enrolled key, where there is one, and the keys of a living row. */
+/* Behind the label come the owner, the enrolled key and the source, where there is one, and the rest of a living row. */
 struct packed_row {
     struct instance_id id;
     struct table_notes notes;
@@ -23,6 +23,8 @@ struct packed_row {
     uint8_t origin;
     bool has_owner;
     bool has_front_key;
+    bool reverted;
+    uint8_t lockout_heals;
     uint8_t label_size;
     uint8_t rest[];
 };
@@ -34,23 +36,32 @@ struct living {
     uint8_t digest[SHA256_SIZE];
     uint8_t holder[ED25519_PUBLIC_SIZE];
     uint8_t root_key[BLOB_ROOT_SIZE];
+    uint8_t suspended[SHA256_SIZE];
+    uint8_t floors[PEER_FLOORS_SIZE];
 };
 
-static size_t size_with(size_t label_size, bool has_owner, bool has_front_key, bool lives)
+struct parts {
+    size_t label_size;
+    bool owner, front_key, source, lives;
+};
+
+static size_t size_with(struct parts parts)
 {
-    return offsetof(struct packed_row, rest) + label_size + (has_owner ? ED25519_PUBLIC_SIZE : 0) +
-           (has_front_key ? X25519_SIZE : 0) + (lives ? sizeof(struct living) : 0);
+    return offsetof(struct packed_row, rest) + parts.label_size + (parts.owner ? ED25519_PUBLIC_SIZE : 0) +
+           (parts.front_key ? X25519_SIZE : 0) + (parts.source ? INSTANCE_ID_SIZE : 0) +
+           (parts.lives ? sizeof(struct living) : 0);
 }
 
 static size_t packed_size(const struct packed_row *row)
 {
-    return size_with(row->label_size, row->has_owner, row->has_front_key, row->state != MANAGER_DELETED);
+    return size_with((struct parts){row->label_size, row->has_owner, row->has_front_key,
+                                    row->origin == MANAGER_ORIGIN_CLONE, row->state != MANAGER_DELETED});
 }
 
 static size_t size_of(const struct ledger_row *row)
 {
-    return size_with(strnlen(row->label, sizeof row->label), row_has_owner(row), row_has_front_key(row),
-                     row->state != MANAGER_DELETED);
+    return size_with((struct parts){strnlen(row->label, sizeof row->label), row_has_owner(row), row_has_front_key(row),
+                                    row->origin == MANAGER_ORIGIN_CLONE, row->state != MANAGER_DELETED});
 }
 
 static void free_row(struct table *table, struct packed_row *row)
@@ -123,14 +134,19 @@ static void pack(const struct ledger_row *row, uint16_t sealed_by, uint16_t prov
     out->origin = (uint8_t)row->origin;
     out->has_owner = row_has_owner(row);
     out->has_front_key = row_has_front_key(row);
+    out->reverted = row->reverted;
+    out->lockout_heals = (uint8_t)row->lockout_heals;
     out->label_size = (uint8_t)strnlen(row->label, sizeof row->label);
     uint8_t *place = put(out->rest, row->label, out->label_size);
     if (out->has_owner) place = put(place, row->owner, sizeof row->owner);
     if (out->has_front_key) place = put(place, row->front_key, sizeof row->front_key);
+    if (row->origin == MANAGER_ORIGIN_CLONE) place = put(place, row->source.bytes, sizeof row->source.bytes);
     if (row->state == MANAGER_DELETED) return;
     place = put(place, row->digest, sizeof row->digest);
     place = put(place, row->holder, sizeof row->holder);
-    put(place, row->root_key, sizeof row->root_key);
+    place = put(place, row->root_key, sizeof row->root_key);
+    place = put(place, row->suspended, sizeof row->suspended);
+    put(place, row->floors, sizeof row->floors);
 }
 
 void table_read(const struct table *table, uint32_t slot, struct ledger_row *out)
@@ -145,16 +161,21 @@ void table_read(const struct table *table, uint32_t slot, struct ledger_row *out
                                .version = row->version,
                                .created = row->created,
                                .deaths = row->deaths,
+                               .lockout_heals = row->lockout_heals,
+                               .reverted = row->reverted,
                                .store = row->notes.store};
     image_of(table, row->sealed_by, out->sealed_by);
     image_of(table, row->provisioned_by, out->provisioned_by);
     const uint8_t *place = take(row->rest, out->label, row->label_size);
     if (row->has_owner) place = take(place, out->owner, sizeof out->owner);
     if (row->has_front_key) place = take(place, out->front_key, sizeof out->front_key);
+    if (out->origin == MANAGER_ORIGIN_CLONE) place = take(place, out->source.bytes, sizeof out->source.bytes);
     if (row->state == MANAGER_DELETED) return;
     place = take(place, out->digest, sizeof out->digest);
     place = take(place, out->holder, sizeof out->holder);
-    take(place, out->root_key, sizeof out->root_key);
+    place = take(place, out->root_key, sizeof out->root_key);
+    place = take(place, out->suspended, sizeof out->suspended);
+    take(place, out->floors, sizeof out->floors);
 }
 
 /* ---- finding ---- */
@@ -233,7 +254,7 @@ struct err table_add(struct table *table, const struct ledger_row *row)
     return OK;
 }
 
-/* A row changes its size once, when it is deleted. */
+/* A row changes its size when it gets another owner or none, and when it is deleted. */
 struct err table_write(struct table *table, const struct ledger_row *row)
 {
     const size_t size = size_of(row);

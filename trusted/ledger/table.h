@@ -14,7 +14,7 @@
  * What the heap has for rows beside every channel's session, bytes: 10,000 instances with UUIDs for labels, and owners;
  * or every slot, when 13,000 of them are deleted.
  */
-#define TABLE_SIZE_MAX (2900u * 1024u)
+#define TABLE_SIZE_MAX (3650u * 1024u)
 
 /* What the ledger keeps about a slot, and does not store. */
 struct table_notes {

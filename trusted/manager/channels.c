@@ -28,10 +28,11 @@ struct channel {
     uint64_t number;
     uint32_t slot;
     enum channel_step step;
-    unsigned due;       /* enum due, */
-    uint64_t due_store; /* which waits for this store */
-    uint64_t lease;     /* the number that was asked with */
-    bool ready;         /* READY was said */
+    unsigned due;                   /* enum due, */
+    uint64_t due_store;             /* which waits for this store */
+    uint64_t lease;                 /* the number that was asked with */
+    bool ready;                     /* READY was said */
+    uint8_t suspended[SHA256_SIZE]; /* what this start resumes; zeros: nothing */
     uint8_t front_share[X25519_SIZE];
 };
 
@@ -218,28 +219,35 @@ static void resumption_wipe(struct peer_resumption *known)
 
 static enum peer_mode mode_of(const struct ledger_row *row)
 {
+    if (row->reverted) return PEER_MODE_REVERTED;
     if (row->version) return PEER_MODE_OPEN;
     return row->origin == MANAGER_ORIGIN_IMPORTED ? PEER_MODE_IMPORT : PEER_MODE_NEW;
 }
 
 static struct err write_provision(const struct manager *manager, const struct ledger_row *row,
-                                  const uint8_t front_share[X25519_SIZE], struct writer *w)
+                                  const struct channel *channel, struct writer *w)
 {
+    static const uint8_t none[SHA256_SIZE];
+    static const uint8_t no_floors[PEER_FLOORS_SIZE];
+    const bool resumes = memcmp(channel->suspended, none, sizeof none) != 0;
     struct peer_resumption known DEFER(resumption_wipe) = {0};
     TRY(resumption_of(manager, row, &known));
     uint8_t *padding = NULL;
     TRY(write_bytes(w, row->id.bytes, sizeof row->id.bytes));
     TRY(write_u64(w, row->epoch));
     TRY(write_u64(w, row->start));
-    TRY(write_u8(w, (uint8_t)mode_of(row)));
+    TRY(write_u8(w, (uint8_t)(resumes ? PEER_MODE_RESUME : mode_of(row))));
     TRY(write_u8(w, (uint8_t)link_kind_of(row)));
-    TRY(write_zeros(w, 6, &padding));
+    TRY(write_u8(w, (uint8_t)row->lockout_heals));
+    TRY(write_zeros(w, 5, &padding));
     TRY(write_bytes(w, row->root_key, sizeof row->root_key));
     TRY(write_bytes(w, known.key, sizeof known.key));
     TRY(write_bytes(w, row->sealed_by, sizeof row->sealed_by));
     TRY(write_u64(w, row->version));
     TRY(write_bytes(w, row->digest, sizeof row->digest));
-    TRY(write_bytes(w, front_share, X25519_SIZE));
+    TRY(write_bytes(w, channel->suspended, sizeof channel->suspended));
+    TRY(write_bytes(w, row->reverted ? row->floors : no_floors, sizeof row->floors));
+    TRY(write_bytes(w, channel->front_share, X25519_SIZE));
     return write_bytes(w, row->front_key, sizeof row->front_key);
 }
 
@@ -253,7 +261,7 @@ static struct err say_admission(struct manager *manager, struct channel *channel
 
     struct provision provision DEFER(provision_wipe) = {0};
     w = writer_of(provision.bytes, sizeof provision.bytes);
-    TRY(write_provision(manager, &row, channel->front_share, &w));
+    TRY(write_provision(manager, &row, channel, &w));
     TRY(say(manager, channel, PEER_PROVISION, writer_span(&w), out));
 
     uint8_t state[2 * sizeof(uint64_t) + INSTANCE_ID_SIZE];
@@ -347,6 +355,9 @@ static struct err take_proof(struct manager *manager, struct channel *channel, s
     row.start++;
     memcpy(row.holder, channel->peer.transcript.holder, sizeof row.holder);
     memcpy(row.provisioned_by, manager->own.MRENCLAVE, sizeof row.provisioned_by);
+    /* This start is the only one that may resume: recorded before it is told of what. */
+    memcpy(channel->suspended, row.suspended, sizeof channel->suspended);
+    memset(row.suspended, 0, sizeof row.suspended);
     TRY(ledger_change(&manager->ledger, &row));
     channel->step = STEP_ADMITTING;
     return owe(manager, channel, DUE_ADMISSION, out);
@@ -423,11 +434,16 @@ static struct err take_commit(struct manager *manager, struct channel *channel, 
     struct reader r = reader_of(fields);
     uint64_t version = 0;
     struct span digest;
+    struct span suspended;
+    struct span floors;
     TRY(read_u64(&r, &version));
     TRY(read_span(&r, SHA256_SIZE, &digest));
+    TRY(read_span(&r, SHA256_SIZE, &suspended));
+    TRY(read_span(&r, PEER_FLOORS_SIZE, &floors));
     TRY(reader_end(&r));
     if (version == row.version && version != 0) { /* said again */
         ENSURE(memcmp(digest.data, row.digest, SHA256_SIZE) == 0, STATE_OLD);
+        ENSURE(memcmp(suspended.data, row.suspended, SHA256_SIZE) == 0, STATE_OLD);
         return owe(manager, channel, DUE_ANCHORED, out);
     }
     ENSURE(version > row.version, STATE_OLD);
@@ -435,6 +451,9 @@ static struct err take_commit(struct manager *manager, struct channel *channel, 
     ENSURE(!(channel->due & DUE_ANCHORED), LINK_ORDER);
     row.version = version;
     memcpy(row.digest, digest.data, sizeof row.digest);
+    memcpy(row.suspended, suspended.data, sizeof row.suspended);
+    memcpy(row.floors, floors.data, sizeof row.floors);
+    row.reverted = false;
     memcpy(row.sealed_by, row.provisioned_by, sizeof row.sealed_by);
     TRY(ledger_change(&manager->ledger, &row));
     return owe(manager, channel, DUE_ANCHORED, out);

@@ -19,71 +19,88 @@ struct rule {
     }
 
 /* A second start of an instance in ALLOWED asks for its enclave again: there is still one admission. */
-static const struct rule rules[ACT_COUNT][STATE_COUNT] = {
-    [ACT_START] =
-        {
-            [MANAGER_PROVISIONED] = TO(ALLOWED),
-            [MANAGER_STOPPED_STATE] = TO(ALLOWED),
-            [MANAGER_ALLOWED] = TO(ALLOWED),
-            [MANAGER_HELD] = REFUSE(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_ATTACH] =
-        {
-            [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
-            [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
-            [MANAGER_ALLOWED] = TO(ALLOWED),
-            [MANAGER_HELD] = REFUSE(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_ADMIT] =
-        {
-            [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
-            [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
-            [MANAGER_ALLOWED] = TO(HELD),
-            [MANAGER_HELD] = REFUSE(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_SERVE] =
-        {
-            [MANAGER_PROVISIONED] = REFUSE(FENCED),
-            [MANAGER_STOPPED_STATE] = REFUSE(FENCED),
-            [MANAGER_ALLOWED] = REFUSE(FENCED),
-            [MANAGER_HELD] = TO(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_STOPPED] =
-        {
-            [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
-            [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
-            [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
-            [MANAGER_HELD] = TO(STOPPED_STATE),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_DECLARE_DEAD] =
-        {
-            [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
-            [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
-            [MANAGER_ALLOWED] = TO(STOPPED_STATE),
-            [MANAGER_HELD] = TO(STOPPED_STATE),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_CHALLENGE] =
-        {
-            [MANAGER_PROVISIONED] = TO(PROVISIONED),
-            [MANAGER_STOPPED_STATE] = TO(STOPPED_STATE),
-            [MANAGER_ALLOWED] = TO(ALLOWED),
-            [MANAGER_HELD] = TO(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
-    [ACT_DELETE] =
-        {
-            [MANAGER_PROVISIONED] = TO(DELETED),
-            [MANAGER_STOPPED_STATE] = TO(DELETED),
-            [MANAGER_ALLOWED] = TO(DELETED),
-            [MANAGER_HELD] = REFUSE(HELD),
-            [MANAGER_DELETED] = REFUSE(DELETED),
-        },
+static const struct rule rules[ACT_COUNT][STATE_COUNT] =
+    {
+        [ACT_START] =
+            {
+                [MANAGER_PROVISIONED] = TO(ALLOWED),
+                [MANAGER_STOPPED_STATE] = TO(ALLOWED),
+                [MANAGER_ALLOWED] = TO(ALLOWED),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_ATTACH] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
+                [MANAGER_ALLOWED] = TO(ALLOWED),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_ADMIT] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
+                [MANAGER_ALLOWED] = TO(HELD),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_SERVE] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(FENCED),
+                [MANAGER_STOPPED_STATE] = REFUSE(FENCED),
+                [MANAGER_ALLOWED] = REFUSE(FENCED),
+                [MANAGER_HELD] = TO(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_STOPPED] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = TO(STOPPED_STATE),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_DECLARE_DEAD] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = REFUSE(VERB_STATE),
+                [MANAGER_ALLOWED] = TO(STOPPED_STATE),
+                [MANAGER_HELD] = TO(STOPPED_STATE),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_CHALLENGE] =
+            {
+                [MANAGER_PROVISIONED] = TO(PROVISIONED),
+                [MANAGER_STOPPED_STATE] = TO(STOPPED_STATE),
+                [MANAGER_ALLOWED] = TO(ALLOWED),
+                [MANAGER_HELD] = TO(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_DELETE] =
+            {
+                [MANAGER_PROVISIONED] = TO(DELETED),
+                [MANAGER_STOPPED_STATE] = TO(DELETED),
+                [MANAGER_ALLOWED] = TO(DELETED),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_CLONE] =
+            {
+                [MANAGER_PROVISIONED] = TO(PROVISIONED),
+                [MANAGER_STOPPED_STATE] = TO(STOPPED_STATE),
+                [MANAGER_ALLOWED] = TO(ALLOWED),
+                [MANAGER_HELD] = TO(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
+        [ACT_CHANGE] =
+            {
+                [MANAGER_PROVISIONED] = TO(PROVISIONED),
+                [MANAGER_STOPPED_STATE] = TO(STOPPED_STATE),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
 };
 
 struct err lifecycle_check(const struct ledger_row *row, enum act act)

@@ -56,37 +56,47 @@ static struct err draw_unused_id(const struct ledger *ledger, struct instance_id
     return ledger_check_label(ledger, text);
 }
 
-static struct err read_origin(struct reader *r, enum manager_origin *out)
+static struct err read_origin(struct reader *r, struct ledger_row *row)
 {
-    static const uint8_t zeros[7];
+    static const uint8_t zeros[6];
     uint8_t origin = 0;
+    uint8_t lockout_heals = 0;
     struct span reserved;
     TRY(read_u8(r, &origin));
+    TRY(read_u8(r, &lockout_heals));
     TRY(read_span(r, sizeof zeros, &reserved));
     ENSURE(origin == MANAGER_ORIGIN_HERE || origin == MANAGER_ORIGIN_IMPORTED, BAD_VALUE);
+    ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
     ENSURE(memcmp(reserved.data, zeros, sizeof zeros) == 0, BAD_VALUE);
-    *out = origin;
+    row->origin = origin;
+    row->lockout_heals = lockout_heals;
     return OK;
+}
+
+/* A new instance of that label, with an id and keys of its own. */
+static struct err add_instance(struct manager *manager, struct request *request, struct ledger_row *row)
+{
+    struct instance_id uuid;
+    TRY(row_check_label(row->label));
+    /* A UUID has one spelling here, so that it is compared as one. */
+    if (id_parse(row->label, &uuid).code == ERR_NONE) id_format(&uuid, row->label);
+    TRY(ledger_check_label(&manager->ledger, row->label));
+    TRY(draw_unused_id(&manager->ledger, &row->id));
+    entropy_fill(row->root_key, sizeof row->root_key);
+    TRY(ledger_add(&manager->ledger, row));
+    request->store = row->store;
+    return manager_broken(manager, row_write(row, &request->results));
 }
 
 static struct err create(struct manager *manager, struct request *request)
 {
     struct ledger_row row DEFER(row_wipe) = {.state = MANAGER_PROVISIONED, .created = clock_now()};
-    struct instance_id uuid;
     TRY(read_bytes(&request->arguments, row.label, sizeof row.label));
     TRY(read_bytes(&request->arguments, row.owner, sizeof row.owner));
     TRY(read_bytes(&request->arguments, row.front_key, sizeof row.front_key));
-    TRY(read_origin(&request->arguments, &row.origin));
+    TRY(read_origin(&request->arguments, &row));
     TRY(reader_end(&request->arguments));
-    TRY(row_check_label(row.label));
-    /* A UUID has one spelling here, so that it is compared as one. */
-    if (id_parse(row.label, &uuid).code == ERR_NONE) id_format(&uuid, row.label);
-    TRY(ledger_check_label(&manager->ledger, row.label));
-    TRY(draw_unused_id(&manager->ledger, &row.id));
-    entropy_fill(row.root_key, sizeof row.root_key);
-    TRY(ledger_add(&manager->ledger, &row));
-    request->store = row.store;
-    return manager_broken(manager, row_write(&row, &request->results));
+    return add_instance(manager, request, &row);
 }
 
 static struct err put_create_enclave(struct manager *manager, const struct ledger_row *row, struct writer *effects)
@@ -207,21 +217,86 @@ static struct err challenge(struct manager *manager, struct request *request)
     return write_bytes(&request->results, nonce, sizeof nonce);
 }
 
+/*
+ * The begin of an owner's act: the row, which the act is allowed on, and further arguments of this size, which the owner
+ * signed where there is one. The caller wipes the row.
+ */
+static struct err read_act(struct manager *manager, struct request *request, enum manager_verb verb, enum act act,
+                           size_t size, struct ledger_row *out_row, struct reader *out_arguments)
+{
+    uint8_t signature[ED25519_SIGNATURE_SIZE];
+    struct span arguments;
+    TRY(read_row(manager, request, out_row));
+    TRY(read_bytes(&request->arguments, signature, sizeof signature));
+    TRY(read_span(&request->arguments, size, &arguments));
+    TRY(reader_end(&request->arguments));
+    TRY(lifecycle_check(out_row, act));
+    TRY(owner_check(&manager->nonces, &manager->ledger, out_row, verb, arguments, signature));
+    *out_arguments = reader_of(arguments);
+    return OK;
+}
+
+static struct err revert(struct manager *manager, struct request *request)
+{
+    struct ledger_row row DEFER(row_wipe) = {0};
+    struct reader arguments;
+    uint64_t version = 0;
+    TRY(read_act(manager, request, MANAGER_REVERT, ACT_CHANGE, sizeof version + SHA256_SIZE + SGX_HASH_SIZE, &row,
+                 &arguments));
+    TRY(read_u64(&arguments, &version));
+    TRY(read_bytes(&arguments, row.digest, sizeof row.digest));
+    TRY(read_bytes(&arguments, row.sealed_by, sizeof row.sealed_by));
+    ENSURE(row.version != 0, STATE_MISSING);
+    ENSURE(version == row.version + 1, BAD_VALUE);
+    row.version = version;
+    row.epoch++;
+    row.reverted = true;
+    memset(row.suspended, 0, sizeof row.suspended);
+    return changed(manager, request, &row);
+}
+
+static struct err set_owner(struct manager *manager, struct request *request)
+{
+    struct ledger_row row DEFER(row_wipe) = {0};
+    struct reader arguments;
+    TRY(read_act(manager, request, MANAGER_SET_OWNER, ACT_CHANGE, sizeof row.owner, &row, &arguments));
+    bool had_owner = row_has_owner(&row);
+    TRY(read_bytes(&arguments, row.owner, sizeof row.owner));
+    ENSURE(had_owner || table_has_room(&manager->ledger.table, &row), LEDGER_FULL);
+    row.epoch++;
+    return changed(manager, request, &row);
+}
+
+/* Nothing of the source but what its owner decided. The source goes on as it was: its epoch too. */
+static struct err clone(struct manager *manager, struct request *request)
+{
+    struct ledger_row source DEFER(row_wipe) = {0};
+    struct ledger_row row DEFER(row_wipe) = {
+        .state = MANAGER_PROVISIONED, .created = clock_now(), .origin = MANAGER_ORIGIN_CLONE};
+    struct reader arguments;
+    TRY(read_act(manager, request, MANAGER_CLONE, ACT_CLONE, sizeof row.label, &source, &arguments));
+    TRY(read_bytes(&arguments, row.label, sizeof row.label));
+    memcpy(row.owner, source.owner, sizeof row.owner);
+    memcpy(row.front_key, source.front_key, sizeof row.front_key);
+    row.lockout_heals = source.lockout_heals;
+    row.source = source.id;
+    return add_instance(manager, request, &row);
+}
+
 static struct err delete (struct manager *manager, struct request *request)
 {
     struct ledger_row row DEFER(row_wipe) = {0};
-    uint8_t signature[ED25519_SIGNATURE_SIZE];
-    TRY(read_row(manager, request, &row));
-    TRY(read_bytes(&request->arguments, signature, sizeof signature));
-    TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(&row, ACT_DELETE));
-    TRY(owner_check(&manager->nonces, &manager->ledger, &row, MANAGER_DELETE, span_empty(), signature));
+    struct reader arguments;
+    TRY(read_act(manager, request, MANAGER_DELETE, ACT_DELETE, 0, &row, &arguments));
     lifecycle_step(&row, ACT_DELETE);
     row.epoch++;
     row.version = 0; /* the store removes the states */
     memset(row.digest, 0, sizeof row.digest);
     memset(row.sealed_by, 0, sizeof row.sealed_by);
     memset(row.provisioned_by, 0, sizeof row.provisioned_by);
+    memset(row.suspended, 0, sizeof row.suspended);
+    memset(row.floors, 0, sizeof row.floors);
+    row.reverted = false;
     wipe(row.root_key, sizeof row.root_key);
     TRY(changed(manager, request, &row));
     return channels_end(manager, &row, ERR_DELETED, request->effects);
@@ -297,6 +372,9 @@ static struct err run(struct manager *manager, uint16_t verb, struct request *re
         {MANAGER_SHOW, show},
         {MANAGER_LIST, list},
         {MANAGER_STATUS, status},
+        {MANAGER_REVERT, revert},
+        {MANAGER_SET_OWNER, set_owner},
+        {MANAGER_CLONE, clone},
     };
     ENSURE(manager->state == MANAGER_STATE_RUNNING, CALL_BUSY);
     /* A connection that is gone is forgotten whatever waits. */

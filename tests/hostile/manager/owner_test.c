@@ -38,6 +38,7 @@ struct act {
     uint64_t epoch;
     uint8_t nonce[32];
     uint8_t manager[SGX_HASH_SIZE];
+    struct span arguments;
 };
 
 static struct act challenged(const struct ledger_row *target)
@@ -56,9 +57,9 @@ static struct act challenged(const struct ledger_row *target)
 static void sign(const struct ed25519_key *key, const struct act *act, uint8_t out[ED25519_SIGNATURE_SIZE])
 {
     static const char label[16] = "vtpm owner v1";
-    uint8_t bytes[OWNER_ACT_SIZE], nothing[SHA256_SIZE];
+    uint8_t bytes[OWNER_ACT_SIZE], arguments[SHA256_SIZE];
     struct writer w = writer_of(bytes, sizeof bytes);
-    assert_ok(hash_sha256(fake_instance_crypto(), NULL, 0, nothing));
+    assert_ok(hash_sha256(fake_instance_crypto(), &act->arguments, 1, arguments));
     assert_ok(write_bytes(&w, label, sizeof label));
     assert_ok(write_u16(&w, act->verb));
     assert_ok(write_u16(&w, 0));
@@ -68,7 +69,7 @@ static void sign(const struct ed25519_key *key, const struct act *act, uint8_t o
     assert_ok(write_u64(&w, act->epoch));
     assert_ok(write_bytes(&w, act->nonce, sizeof act->nonce));
     assert_ok(write_bytes(&w, act->manager, sizeof act->manager));
-    assert_ok(write_bytes(&w, nothing, sizeof nothing));
+    assert_ok(write_bytes(&w, arguments, sizeof arguments));
     assert_int_equal(w.size, OWNER_ACT_SIZE);
     assert_ok(ed25519_sign(fake_instance_crypto(), key, writer_span(&w), out));
 }
@@ -178,6 +179,226 @@ static void a_signature_where_there_is_no_owner_is_refused(void **state)
     assert_int_equal(rig_delete(&rig, &row.id, NULL), ERR_NONE);
 }
 
+/* ---- what else an owner decides ---- */
+
+#define REVERT_SIZE (8u + SHA256_SIZE + SGX_HASH_SIZE)
+
+/* Asks for it with these arguments; signed: by the owner, over those others. */
+static uint16_t act_on(uint16_t verb, const struct ledger_row *target, struct span arguments,
+                       const struct span *signed_arguments, struct ledger_row *out)
+{
+    uint8_t bytes[INSTANCE_ID_SIZE + ED25519_SIGNATURE_SIZE + REVERT_SIZE] = {0};
+    uint8_t signature[ED25519_SIGNATURE_SIZE] = {0};
+    struct writer w = writer_of(bytes, sizeof bytes);
+    struct span results;
+    if (signed_arguments) {
+        struct ledger_row now = rig_row(&rig, &target->id);
+        struct act act = challenged(&now);
+        act.verb = verb;
+        act.arguments = *signed_arguments;
+        sign(&owner, &act, signature);
+    }
+    assert_ok(write_bytes(&w, target->id.bytes, sizeof target->id.bytes));
+    assert_ok(write_bytes(&w, signature, sizeof signature));
+    assert_ok(write_span(&w, arguments));
+    uint16_t code = rig_ask(&rig, verb, writer_span(&w), &results);
+    if (code == ERR_NONE) rig_parse_row(results, out);
+    return code;
+}
+
+struct revert {
+    uint8_t bytes[REVERT_SIZE];
+};
+
+static struct revert revert_to(uint64_t version, uint8_t fill)
+{
+    struct revert revert;
+    struct writer w = writer_of(revert.bytes, sizeof revert.bytes);
+    assert_ok(write_u64(&w, version));
+    memset(revert.bytes + 8, fill, SHA256_SIZE);
+    memset(revert.bytes + 8 + SHA256_SIZE, 0xa5, SGX_HASH_SIZE);
+    return revert;
+}
+
+static void live_through(unsigned versions)
+{
+    struct fake_instance fake;
+    rig_serve(&rig, &row.id, 1, &fake);
+    memset(fake.floors, 0x77, sizeof fake.floors);
+    for (uint8_t version = 1; version <= versions; version++)
+        rig_commit(&rig, &fake, version, version);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    row = rig_row(&rig, &row.id);
+}
+
+static void the_owner_goes_back_and_it_is_seen(void **state)
+{
+    (void)state;
+    struct ledger_row after;
+    struct fake_instance fake;
+    uint8_t floors[PEER_FLOORS_SIZE];
+    memset(floors, 0x77, sizeof floors);
+    live_through(2);
+    struct revert revert = revert_to(3, 1);
+    const struct span arguments = span_of(revert.bytes, sizeof revert.bytes);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_NONE);
+    assert_int_equal(after.epoch, row.epoch + 1);
+    assert_int_equal(after.version, 3);
+    assert_true(after.reverted);
+    assert_memory_equal(after.digest, revert.bytes + 8, SHA256_SIZE);
+    rig_reopen(&rig);
+
+    rig_serve(&rig, &row.id, 2, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_REVERTED);
+    assert_int_equal(fake.provision.version, 3);
+    assert_memory_equal(fake.provision.digest, revert.bytes + 8, SHA256_SIZE);
+    assert_memory_equal(fake.provision.sealed_by, revert.bytes + 8 + SHA256_SIZE, SGX_HASH_SIZE);
+    assert_memory_equal(fake.provision.floors, floors, sizeof floors);
+    rig_commit(&rig, &fake, 4, 4);
+    assert_false(rig_row(&rig, &row.id).reverted);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    rig_serve(&rig, &row.id, 3, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
+    fake_instance_close(&fake);
+}
+
+static void the_operator_alone_does_not_go_back(void **state)
+{
+    (void)state;
+    struct ledger_row after;
+    live_through(2);
+    struct revert revert = revert_to(3, 1), other = revert_to(3, 2);
+    const struct span arguments = span_of(revert.bytes, sizeof revert.bytes);
+    const struct span others = span_of(other.bytes, sizeof other.bytes);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, NULL, &after), ERR_OWNER_SIGNATURE);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &others, &after), ERR_OWNER_SIGNATURE);
+    after = rig_row(&rig, &row.id);
+    assert_memory_equal(&after, &row, sizeof row);
+}
+
+static void going_back_takes_the_next_version_of_what_has_one(void **state)
+{
+    (void)state;
+    struct ledger_row after;
+    struct fake_instance fake;
+    struct revert revert = revert_to(1, 1);
+    struct span arguments = span_of(revert.bytes, sizeof revert.bytes);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_STATE_MISSING);
+    live_through(2);
+    for (uint64_t version = 0; version < 6; version++) {
+        revert = revert_to(version, 1);
+        if (version == 3) continue;
+        assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_BAD_VALUE);
+    }
+    revert = revert_to(3, 1);
+    rig_serve(&rig, &row.id, 2, &fake);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_HELD);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &row.id, NULL), ERR_NONE);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_VERB_STATE);
+}
+
+static void an_owner_gives_an_instance_to_another_or_to_the_operator(void **state)
+{
+    (void)state;
+    struct ledger_row after;
+    static const uint8_t other[ED25519_PUBLIC_SIZE] = "another owner";
+    static const uint8_t nobody[ED25519_PUBLIC_SIZE];
+    const struct span arguments = span_of(other, sizeof other), none = span_of(nobody, sizeof nobody);
+    assert_int_equal(act_on(MANAGER_SET_OWNER, &row, arguments, NULL, &after), ERR_OWNER_SIGNATURE);
+    assert_int_equal(act_on(MANAGER_SET_OWNER, &row, none, &arguments, &after), ERR_OWNER_SIGNATURE);
+    assert_int_equal(act_on(MANAGER_SET_OWNER, &row, none, &none, &after), ERR_NONE);
+    assert_false(row_has_owner(&after));
+    assert_int_equal(after.epoch, row.epoch + 1);
+    assert_int_equal(act_on(MANAGER_SET_OWNER, &row, arguments, NULL, &after), ERR_NONE);
+    assert_memory_equal(after.owner, other, sizeof other);
+    assert_int_equal(after.epoch, row.epoch + 2);
+    rig_reopen(&rig);
+    assert_int_equal(act_on(MANAGER_SET_OWNER, &row, none, &none, &after), ERR_OWNER_SIGNATURE); /* the former one */
+}
+
+static void a_clone_is_another_instance_that_names_its_source(void **state)
+{
+    (void)state;
+    struct ledger_row after, source;
+    struct fake_instance fake;
+    uint8_t label[MANAGER_LABEL_SIZE] = "copy";
+    const struct span arguments = span_of(label, sizeof label);
+    live_through(2);
+    assert_int_equal(act_on(MANAGER_CLONE, &row, arguments, NULL, &after), ERR_OWNER_SIGNATURE);
+    assert_int_equal(act_on(MANAGER_CLONE, &row, arguments, &arguments, &after), ERR_NONE);
+    assert_int_equal(after.origin, MANAGER_ORIGIN_CLONE);
+    assert_memory_equal(&after.source, &row.id, sizeof row.id);
+    assert_memory_equal(after.owner, row.owner, sizeof row.owner);
+    assert_int_equal(after.version, 0);
+    rig_reopen(&rig);
+    source = rig_row(&rig, &row.id);
+    assert_int_equal(source.epoch, row.epoch);
+    after = rig_row(&rig, &after.id);
+    assert_memory_equal(&after.source, &row.id, sizeof row.id);
+    rig_serve(&rig, &after.id, 5, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_NEW);
+    uint8_t root_key[BLOB_ROOT_SIZE];
+    memcpy(root_key, fake.provision.root_key, sizeof root_key);
+    fake_instance_close(&fake);
+    rig_serve(&rig, &row.id, 6, &fake);
+    assert_memory_not_equal(fake.provision.root_key, root_key, sizeof root_key);
+    fake_instance_close(&fake);
+}
+
+/* ---- S7 ---- */
+
+static void a_suspended_state_is_resumed_by_one_start(void **state)
+{
+    (void)state;
+    struct fake_instance fake;
+    uint8_t suspended[SHA256_SIZE], none[SHA256_SIZE] = {0};
+    memset(suspended, 0x5a, sizeof suspended);
+    rig_serve(&rig, &row.id, 1, &fake);
+    memcpy(fake.suspended, suspended, sizeof suspended);
+    rig_commit(&rig, &fake, 1, 1);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    rig_reopen(&rig);
+    row = rig_row(&rig, &row.id);
+    assert_memory_equal(row.suspended, suspended, sizeof suspended);
+
+    rig_serve(&rig, &row.id, 2, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_RESUME);
+    assert_memory_equal(fake.provision.suspended, suspended, sizeof suspended);
+    fake_instance_close(&fake);
+    row = rig_row(&rig, &row.id);
+    assert_memory_equal(row.suspended, none, sizeof none);
+    assert_int_equal(rig_on(&rig, MANAGER_DECLARE_DEAD, &row.id, NULL), ERR_NONE);
+    rig_serve(&rig, &row.id, 3, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
+    assert_memory_equal(fake.provision.suspended, none, sizeof none);
+    fake_instance_close(&fake);
+}
+
+static void going_back_forgets_what_was_suspended(void **state)
+{
+    (void)state;
+    struct fake_instance fake;
+    struct ledger_row after;
+    uint8_t none[SHA256_SIZE] = {0};
+    rig_serve(&rig, &row.id, 1, &fake);
+    memset(fake.suspended, 0x5a, sizeof fake.suspended);
+    rig_commit(&rig, &fake, 1, 1);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    struct revert revert = revert_to(2, 1);
+    const struct span arguments = span_of(revert.bytes, sizeof revert.bytes);
+    assert_int_equal(act_on(MANAGER_REVERT, &row, arguments, &arguments, &after), ERR_NONE);
+    assert_memory_equal(after.suspended, none, sizeof none);
+    rig_serve(&rig, &row.id, 2, &fake);
+    assert_int_equal(fake.provision.mode, PEER_MODE_REVERTED);
+    fake_instance_close(&fake);
+}
+
 /* ---- V1 ---- */
 
 static void a_uuid_that_is_an_id_is_no_label(void **state)
@@ -223,6 +444,13 @@ int main(void)
         OWNER_TEST(a_newer_nonce_ends_the_older_one),
         OWNER_TEST(a_nonce_is_good_in_one_life),
         OWNER_TEST(a_signature_where_there_is_no_owner_is_refused),
+        OWNER_TEST(the_owner_goes_back_and_it_is_seen),
+        OWNER_TEST(the_operator_alone_does_not_go_back),
+        OWNER_TEST(going_back_takes_the_next_version_of_what_has_one),
+        OWNER_TEST(an_owner_gives_an_instance_to_another_or_to_the_operator),
+        OWNER_TEST(a_clone_is_another_instance_that_names_its_source),
+        OWNER_TEST(a_suspended_state_is_resumed_by_one_start),
+        OWNER_TEST(going_back_forgets_what_was_suspended),
         OWNER_TEST(a_uuid_that_is_an_id_is_no_label),
         OWNER_TEST(a_uuid_that_was_a_label_is_none_again),
     };

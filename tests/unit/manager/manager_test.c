@@ -186,6 +186,7 @@ static void a_label_has_an_alphabet(void **state)
     assert_int_equal(rig_create(&rig, unended, NULL, NULL, NULL), ERR_LABEL_BAD);
     uint8_t hidden[MANAGER_LABEL_SIZE + 72] = "web\0x";
     hidden[MANAGER_LABEL_SIZE + 64] = MANAGER_ORIGIN_HERE;
+    hidden[MANAGER_LABEL_SIZE + 65] = PEER_LOCKOUT_TIME;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(hidden, sizeof hidden), NULL), ERR_LABEL_BAD);
 }
 
@@ -195,13 +196,19 @@ static void an_origin_is_one_of_two(void **state)
     uint8_t arguments[MANAGER_LABEL_SIZE + 72] = "web";
     uint8_t *const origin = arguments + MANAGER_LABEL_SIZE + 64;
     const struct span all = span_of(arguments, sizeof arguments);
+    origin[1] = PEER_LOCKOUT_TIME;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
-    origin[0] = MANAGER_ORIGIN_IMPORTED + 1;
+    origin[0] = MANAGER_ORIGIN_CLONE; /* which only a source can be given for */
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
     origin[0] = MANAGER_ORIGIN_IMPORTED;
     origin[7] = 1;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
     origin[7] = 0;
+    origin[1] = PEER_LOCKOUT_NEVER + 1;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[1] = 0;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[1] = PEER_LOCKOUT_NEVER;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(arguments, sizeof arguments - 1), NULL), ERR_TRUNCATED);
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_NONE);
 }
@@ -384,9 +391,10 @@ static void malformed_requests_are_answered(void **state)
 {
     (void)state;
     static const uint8_t body[512];
-    const uint16_t verbs[] = {MANAGER_CREATE, MANAGER_START_INSTANCE, MANAGER_ATTACH,       MANAGER_REATTACH,
-                              MANAGER_DETACH, MANAGER_STOPPED,        MANAGER_DECLARE_DEAD, MANAGER_CHALLENGE,
-                              MANAGER_DELETE, MANAGER_SHOW,           MANAGER_LIST};
+    const uint16_t verbs[] = {MANAGER_CREATE,    MANAGER_START_INSTANCE, MANAGER_ATTACH,       MANAGER_REATTACH,
+                              MANAGER_DETACH,    MANAGER_STOPPED,        MANAGER_DECLARE_DEAD, MANAGER_CHALLENGE,
+                              MANAGER_DELETE,    MANAGER_SHOW,           MANAGER_LIST,         MANAGER_REVERT,
+                              MANAGER_SET_OWNER, MANAGER_CLONE};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         assert_int_equal(rig_ask(&rig, verbs[i], span_empty(), NULL), ERR_TRUNCATED);
         uint16_t code = rig_ask(&rig, verbs[i], span_of(body, sizeof body), NULL);
@@ -394,7 +402,7 @@ static void malformed_requests_are_answered(void **state)
     }
     assert_int_equal(rig_ask(&rig, MANAGER_STATUS, span_of(body, 1), NULL), ERR_TRAILING);
     assert_int_equal(rig_ask(&rig, 0, span_empty(), NULL), ERR_CALL_UNKNOWN);
-    assert_int_equal(rig_ask(&rig, 13, span_empty(), NULL), ERR_CALL_UNKNOWN);
+    assert_int_equal(rig_ask(&rig, MANAGER_CLONE + 1, span_empty(), NULL), ERR_CALL_UNKNOWN);
     create("goes-on");
 }
 
