@@ -85,6 +85,7 @@ static struct err ask_create(struct creation *creation, const struct create *cre
     memcpy(bytes + MANAGER_LABEL_SIZE, create->owner, ED25519_PUBLIC_SIZE);
     memcpy(bytes + MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE, create->front_key, X25519_SIZE);
     bytes[sizeof bytes - 8] = create->import ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
+    bytes[sizeof bytes - 7] = PEER_LOCKOUT_TIME;
     return manager_ask(creation->supervisor->manager, MANAGER_CREATE, span_of(bytes, sizeof bytes), on_created,
                        creation);
 }

@@ -204,7 +204,9 @@ static struct err read_row_head(struct reader *r, struct manager_row *row)
     row->state = state;
     TRY(read_flag(r, &row->has_owner));
     TRY(read_flag(r, &row->has_front_key));
-    return read_u8(r, &row->origin);
+    TRY(read_u8(r, &row->origin));
+    ENSURE(row->origin >= MANAGER_ORIGIN_HERE && row->origin <= MANAGER_ORIGIN_CLONE, BAD_VALUE);
+    return OK;
 }
 
 struct err effects_read_row(struct reader *r, struct manager_row *out_row)
@@ -221,6 +223,12 @@ struct err effects_read_row(struct reader *r, struct manager_row *out_row)
     TRY(read_bytes(r, row.owner, sizeof row.owner));
     TRY(read_bytes(r, row.front_key, sizeof row.front_key));
     TRY(read_bytes(r, row.holder, sizeof row.holder));
+    TRY(read_bytes(r, row.suspended, sizeof row.suspended));
+    TRY(read_id(r, &row.source));
+    TRY(read_u8(r, &row.lockout_heals));
+    ENSURE(row.lockout_heals >= PEER_LOCKOUT_TIME && row.lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
+    TRY(read_flag(r, &row.reverted));
+    TRY(read_padding(r, 6));
     *out_row = row;
     return OK;
 }

@@ -66,6 +66,10 @@ struct manager_row {
     uint8_t owner[ED25519_PUBLIC_SIZE];
     uint8_t front_key[X25519_SIZE];
     uint8_t holder[ED25519_PUBLIC_SIZE];
+    uint8_t suspended[SHA256_SIZE]; /* zeros: nothing is */
+    struct instance_id source;      /* of a clone; else zeros */
+    uint8_t lockout_heals;          /* enum peer_lockout_heals */
+    bool reverted;
 };
 
 struct manager_status {

@@ -145,7 +145,9 @@ void stop_end_holder(struct instance *instance)
     if (i->row.state == MANAGER_HELD && i->phase == PHASE_SERVING) {
         lifecycle_set_timer(i, (i->supervisor->config->commit_timeout + STOP_EXTRA_SECONDS) * USEC_PER_SEC,
                             on_stop_timeout);
-        connections_send(i->connection, WIRE_STOP, NULL, 0);
+        const uint8_t body[8] = {STOP_OFF};
+        const struct span part = span_of(body, sizeof body);
+        connections_send(i->connection, WIRE_STOP, &part, 1);
         return;
     }
     lifecycle_set_timer(i, 0, NULL);

@@ -83,7 +83,7 @@ static void look(struct checking *c, struct compared *compared, struct store *st
     size_t size = 0;
     compared->stored = store_read_stored(store, &compared->row.id, &compared->version, &blob, &size);
     if (compared->stored.code) return;
-    const struct span bytes = span_of(blob, size);
+    const struct span bytes = span_of(blob, store_state_size(span_of(blob, size)));
     compared->stored = hash_sha256(c->supervisor->crypto, &bytes, 1, compared->digest);
     free(blob);
 }

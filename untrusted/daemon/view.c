@@ -45,6 +45,34 @@ static const char *health_of(const struct instance *instance)
     return awaits_import ? "awaiting import" : words[instance->health];
 }
 
+/* The row was checked when it was read. */
+static const char *const lockout_names[] = {
+    [PEER_LOCKOUT_TIME] = "time",
+    [PEER_LOCKOUT_START_ONLY] = "start-only",
+    [PEER_LOCKOUT_NEVER] = "never",
+};
+
+static void set_origin(json_t *view, const struct manager_row *row)
+{
+    static const char *const names[] = {
+        [MANAGER_ORIGIN_HERE] = "made here",
+        [MANAGER_ORIGIN_IMPORTED] = "imported",
+        [MANAGER_ORIGIN_CLONE] = "clone",
+    };
+    char source[ID_TEXT_SIZE];
+    bool cloned = row->origin == MANAGER_ORIGIN_CLONE;
+    id_format(&row->source, source);
+    (void)json_object_set_new(view, "origin", json_string(names[row->origin]));
+    (void)json_object_set_new(view, "source", text_or_null(cloned ? source : NULL));
+}
+
+static bool all_zero(const uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i]) return false;
+    return true;
+}
+
 json_t *view_instance(const struct instance *instance)
 {
     const struct manager_row *row = &instance->row;
@@ -61,8 +89,10 @@ json_t *view_instance(const struct instance *instance)
                               hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator")));
     (void)json_object_set_new(view, "front-key",
                               hex_or(row->has_front_key, row->front_key, sizeof row->front_key, json_null()));
-    (void)json_object_set_new(view, "origin",
-                              json_string(row->origin == MANAGER_ORIGIN_IMPORTED ? "imported" : "made here"));
+    set_origin(view, row);
+    (void)json_object_set_new(view, "suspended", json_boolean(!all_zero(row->suspended, sizeof row->suspended)));
+    (void)json_object_set_new(view, "reverted", json_boolean(row->reverted));
+    (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
     (void)json_object_set_new(view, "listen", spawn_addresses(instance));
@@ -76,13 +106,6 @@ static int count_in(const struct supervisor *s, const char *state)
     for (size_t i = 0; i < s->roster.count; i++)
         count += strcmp(instance_state(s->roster.list[i]), state) == 0;
     return count;
-}
-
-static bool all_zero(const uint8_t *bytes, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (bytes[i]) return false;
-    return true;
 }
 
 json_t *view_status(const struct supervisor *supervisor, const struct manager_status *status,

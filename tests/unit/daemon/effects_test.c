@@ -181,6 +181,7 @@ static void a_row_is_checked(void **state)
 {
     (void)state;
     uint8_t row_bytes[MANAGER_ROW_SIZE] = {7, 0, 0, 0, MANAGER_HELD, 1, 0, 1};
+    row_bytes[sizeof row_bytes - 8] = PEER_LOCKOUT_TIME;
     struct manager_row row;
     struct reader r = reader_of(span_of(row_bytes, sizeof row_bytes));
     assert_ok(effects_read_row(&r, &row));
