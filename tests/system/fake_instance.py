@@ -40,10 +40,10 @@ def main():
     stream.connect(arguments[arguments.index("--daemon") + 1])
     enclave, start = (SERVING, 1) if resume else (BLANK, 0)
     share = bytes(32) if resume else os.urandom(32)
-    stream.sendall(frame(HELLO_INSTANCE, struct.pack("<HBBI", 1, enclave, FRONT_INSIDE, 0) + identity
-                         + struct.pack("<Q", start) + share))
-    if resume:
-        stream.sendall(frame(PEER, bytes.fromhex(answers.pop(0).removeprefix("resume "))))
+    hello = frame(HELLO_INSTANCE, struct.pack("<HBBI", 1, enclave, FRONT_INSIDE, 0) + identity
+                  + struct.pack("<Q", start) + share)
+    # In one piece: vtpmd may have ended the connection before a second one is sent.
+    stream.sendall(hello + (frame(PEER, bytes.fromhex(answers.pop(0).removeprefix("resume "))) if resume else b""))
     frames = Frames()
     with open(record_path, "w", encoding="ascii", buffering=1) as record:
         while data := receive(stream):
