@@ -111,8 +111,9 @@ static struct err take_states(struct commit *commit)
         struct held_state *state = state_of(instance, row->version);
         ENSURE(state, STATE_MISSING);
         commit->owned[batch->state_count] = *state;
+        const char *name = commit->owned[batch->state_count].replaced_as;
         commit->states[batch->state_count++] =
-            (struct store_state){row->id, row->version, span_of(state->bytes, state->size)};
+            (struct store_state){row->id, row->version, span_of(state->bytes, state->size), *name ? name : NULL};
         *state = (struct held_state){0};
         instance->recorded = row->version;
     }

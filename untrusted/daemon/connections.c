@@ -255,7 +255,7 @@ static struct err copy_candidate(struct instance *instance, uint64_t version, st
     uint8_t *bytes = malloc(state.size);
     ENSURE(bytes, NO_MEMORY);
     memcpy(bytes, state.data, state.size);
-    instance->candidate = (struct held_state){version, bytes, state.size};
+    instance->candidate = (struct held_state){.version = version, .bytes = bytes, .size = state.size};
     return OK;
 }
 
@@ -325,6 +325,14 @@ static struct err take_refused(struct connection *c, struct span body)
     return OK;
 }
 
+static struct err take_stop_refused(struct connection *c, struct span body)
+{
+    struct err why;
+    TRY(wire_parse_stop_refused(body, &why));
+    lifecycle_stop_refused(c->instance, why);
+    return OK;
+}
+
 static const char *const health_words[] = {
     [0] = NULL,
     [HEALTH_SERVING] = "serving",
@@ -358,6 +366,7 @@ static const struct frame_row {
     {WIRE_RECEIPT, false, false, take_receipt},
     {WIRE_HEALTH, false, false, take_health},
     {WIRE_REFUSED, false, false, take_refused},
+    {WIRE_STOP_REFUSED, false, false, take_stop_refused},
 };
 
 static struct err take_frame(struct connection *c, const struct wire_frame *frame)

@@ -1,5 +1,5 @@
 /*
- * create: a new instance in the ledger, its settings in the store, and its first start.
+ * create and clone: a new instance in the ledger, its settings in the store, and its first start.
  *
  * Guarantees: it is answered when both are durable, or with TIMEOUT while it goes on. An instance whose creation was cut
  * off between the two has the default settings.
@@ -9,6 +9,7 @@
 
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/lifecycle.h"
+#include "untrusted/daemon/owner_act.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
@@ -74,7 +75,10 @@ static void on_created(void *ctx, struct err result, struct reader *results)
     instance->listen = json_incref(creation->listen);
     instance->wanted = creation->start;
     log_line(LOG_LEVEL_NOTICE, "%s: created", row.label);
-    lifecycle_event(instance, "created", NULL);
+    char source[ID_TEXT_SIZE];
+    id_format(&row.source, source);
+    lifecycle_event(instance, "created",
+                    row.origin == MANAGER_ORIGIN_CLONE ? json_pack("{s:s}", "source", source) : NULL);
     settings_save(instance, on_settings);
 }
 
@@ -85,9 +89,15 @@ static struct err ask_create(struct creation *creation, const struct create *cre
     memcpy(bytes + MANAGER_LABEL_SIZE, create->owner, ED25519_PUBLIC_SIZE);
     memcpy(bytes + MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE, create->front_key, X25519_SIZE);
     bytes[sizeof bytes - 8] = create->import ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
-    bytes[sizeof bytes - 7] = PEER_LOCKOUT_TIME;
+    bytes[sizeof bytes - 7] = create->lockout_heals;
     return manager_ask(creation->supervisor->manager, MANAGER_CREATE, span_of(bytes, sizeof bytes), on_created,
                        creation);
+}
+
+static struct err ask_clone(struct creation *creation, const struct create *create)
+{
+    const struct owner_act act = owner_act_clone(create->label);
+    return owner_act_ask(create->source, &act, create->signature, on_created, creation);
 }
 
 void act_create(struct supervisor *supervisor, const struct create *create, act_done *done, void *ctx)
@@ -108,6 +118,6 @@ void act_create(struct supervisor *supervisor, const struct create *create, act_
     uint64_t due = (supervisor->config->commit_timeout + ACT_EXTRA_SECONDS) * UINT64_C(1000000);
     if (sd_event_add_time_relative(supervisor->event, &creation->timer, CLOCK_MONOTONIC, due, 0, on_due, creation) < 0)
         result = FAIL(SYSTEM);
-    if (!result.code) result = ask_create(creation, create);
+    if (!result.code) result = create->source ? ask_clone(creation, create) : ask_create(creation, create);
     if (result.code) on_end(creation, result, err_sentence(result), NULL);
 }

@@ -105,6 +105,18 @@ void roster_free(struct roster *roster)
     *roster = (struct roster){0};
 }
 
+bool label_is_plain(const char *label)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    return *label && strspn(label, allowed) == strlen(label) && !strchr("._-", *label);
+}
+
+bool instance_is_suspended(const struct instance *instance)
+{
+    static const uint8_t nothing[SHA256_SIZE];
+    return memcmp(instance->row.suspended, nothing, sizeof nothing) != 0;
+}
+
 bool instance_awaits_import(const struct instance *instance)
 {
     return instance->row.origin == MANAGER_ORIGIN_IMPORTED && instance->recorded == 0;

@@ -27,7 +27,7 @@ enum phase {
 };
 
 /* RESTART: a start that nobody asked for now. */
-enum act_kind { ACT_NONE, ACT_START, ACT_STOP, ACT_DELETE, ACT_RESTART };
+enum act_kind { ACT_NONE, ACT_START, ACT_STOP, ACT_DELETE, ACT_RESTART, ACT_REVERT, ACT_SET_OWNER };
 
 /* reason: a sentence when result is an error, else NULL. */
 typedef void act_done(void *ctx, struct err result, const char *reason, struct instance *instance);
@@ -35,18 +35,21 @@ typedef void act_done(void *ctx, struct err result, const char *reason, struct i
 /* What was asked about an instance and is under way. */
 struct act {
     enum act_kind kind;
-    bool wait;  /* START: until it serves */
-    bool force; /* DELETE: whatever its state */
-    uint8_t signature[ED25519_SIGNATURE_SIZE];
-    act_done *done; /* NULL: nobody waits, or not any more */
+    bool wait;                                 /* START: until it serves */
+    bool suspend;                              /* STOP */
+    char snapshot[MANAGER_LABEL_SIZE];         /* REVERT */
+    uint8_t owner[ED25519_PUBLIC_SIZE];        /* SET_OWNER */
+    uint8_t signature[ED25519_SIGNATURE_SIZE]; /* DELETE, REVERT, SET_OWNER */
+    act_done *done;                            /* NULL: nobody waits, or not any more */
     void *ctx;
 };
 
-/* A sealed state that came with a COMMIT, until the manager stores its version. */
+/* A sealed state that came with a COMMIT, or that is reverted to, until the manager stores its version. */
 struct held_state {
     uint64_t version;
     uint8_t *bytes;
     size_t size;
+    char replaced_as[MANAGER_LABEL_SIZE]; /* the snapshot that becomes of the state before it; "": none */
 };
 
 #define REASON_SIZE 192u
@@ -104,6 +107,11 @@ struct instance *roster_find(const struct roster *roster, const struct instance_
 struct instance *roster_named(const struct roster *roster, const char *name);
 void roster_free(struct roster *roster);
 
+/* Letters, digits, '.', '_', '-', of which the last three do not begin it. */
+bool label_is_plain(const char *label);
+
+/* Its next start goes on where the last one stopped. */
+bool instance_is_suspended(const struct instance *instance);
 /* It was made for a state that has not been imported: its enclave waits for whoever has it. */
 bool instance_awaits_import(const struct instance *instance);
 

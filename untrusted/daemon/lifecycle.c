@@ -160,7 +160,9 @@ void lifecycle_go_on(struct instance *instance)
     if (instance->act.kind == ACT_DELETE)
         stop_ask_delete(instance);
     else if (instance->act.kind == ACT_STOP)
-        lifecycle_finish(instance, OK, NULL);
+        stop_done(instance);
+    else if (instance->act.kind == ACT_REVERT || instance->act.kind == ACT_SET_OWNER)
+        change_begin(instance);
     else if (lifecycle_is_starting(instance))
         start_begin(instance);
 }

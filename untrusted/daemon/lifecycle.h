@@ -8,7 +8,8 @@
  *
  *   lifecycle.c   what the others share: timers, the act under way, the manager's answers
  *   start.c       start, attach, rebuild
- *   stop.c        stop, delete, declare dead, and what was lost
+ *   stop.c        stop, suspend, delete, declare dead, and what was lost
+ *   change.c      what an owner changes of one that is stopped
  */
 #pragma once
 
@@ -23,7 +24,8 @@ void lifecycle_resumed(struct instance *instance);        /* it serves, as it di
 void lifecycle_create_enclave(struct instance *instance); /* the manager asks for its enclave */
 void lifecycle_spawned(struct instance *instance);        /* its process was started */
 void lifecycle_receipt(struct instance *instance, struct span receipt);
-void lifecycle_gone(struct instance *instance); /* neither connection nor process */
+void lifecycle_stop_refused(struct instance *instance, struct err why); /* it cannot be suspended */
+void lifecycle_gone(struct instance *instance);                         /* neither connection nor process */
 void lifecycle_refused(struct instance *instance, struct err why);
 void lifecycle_start_failed(struct instance *instance, struct err why, const char *reason);
 void lifecycle_adopt(struct instance *instance); /* at vtpmd's start */
@@ -63,6 +65,10 @@ void lifecycle_schedule_rebuild(struct instance *instance);
 
 /* start.c */
 void start_begin(struct instance *instance);
+/* change.c: REVERT or SET_OWNER is under way, and no process is in the way */
+void change_begin(struct instance *instance);
 /* stop.c */
+/* There is no holder any more, and no process: STOP has come to its end. */
+void stop_done(struct instance *instance);
 void stop_end_holder(struct instance *instance);
 void stop_ask_delete(struct instance *instance);

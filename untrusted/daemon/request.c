@@ -63,6 +63,14 @@ static bool take_key(json_t *value, void *field)
     return take_bytes(value, field, 32) && memcmp(field, none, sizeof none) != 0;
 }
 
+/* field: the whole request. */
+static bool take_owner(json_t *value, void *field)
+{
+    struct request *request = field;
+    request->has_owner = true;
+    return json_is_null(value) || take_key(value, request->owner);
+}
+
 static bool take_signature(json_t *value, void *field)
 {
     return take_bytes(value, field, 64);
@@ -70,8 +78,12 @@ static bool take_signature(json_t *value, void *field)
 
 #define AT(member) offsetof(struct request, member)
 #define ONLY(verb) (1u << (verb))
+#define SIGNED     (ONLY(REQUEST_DELETE) | ONLY(REQUEST_REVERT) | ONLY(REQUEST_SET_OWNER) | ONLY(REQUEST_CLONE))
 #define ON_INSTANCE                                                                                                    \
-    (ONLY(REQUEST_SHOW) | ONLY(REQUEST_START) | ONLY(REQUEST_STOP) | ONLY(REQUEST_CHALLENGE) | ONLY(REQUEST_DELETE))
+    (SIGNED | ONLY(REQUEST_SHOW) | ONLY(REQUEST_START) | ONLY(REQUEST_STOP) | ONLY(REQUEST_DECLARE_DEAD) |             \
+     ONLY(REQUEST_SUSPEND) | ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOTS) | ONLY(REQUEST_SNAPSHOT_DELETE) |        \
+     ONLY(REQUEST_CHALLENGE))
+#define CREATING (ONLY(REQUEST_CREATE) | ONLY(REQUEST_CLONE))
 
 static const struct member {
     const char *name;
@@ -82,17 +94,24 @@ static const struct member {
     const char *wanted;
 } members[] = {
     {"instance", ON_INSTANCE, true, AT(instance), take_text, "an id or a label"},
-    {"label", ONLY(REQUEST_CREATE), true, AT(label), take_text, "a string"},
+    {"label", CREATING, true, AT(label), take_text, "a string"},
+    {"label", ONLY(REQUEST_CHALLENGE), false, AT(label), take_text, "a string"},
+    {"lockout-heals", ONLY(REQUEST_CREATE), false, AT(lockout_heals), take_text, "time, start-only or never"},
     {"owner", ONLY(REQUEST_CREATE), false, AT(owner), take_key, "64 lower-case hexadecimal digits, not all 0"},
+    {"owner", ONLY(REQUEST_SET_OWNER), true, 0, take_owner, "null, or 64 lower-case hexadecimal digits, not all 0"},
+    {"owner", ONLY(REQUEST_CHALLENGE), false, 0, take_owner, "null, or 64 lower-case hexadecimal digits, not all 0"},
     {"front-key", ONLY(REQUEST_CREATE), false, AT(front_key), take_key, "64 lower-case hexadecimal digits, not all 0"},
-    {"listen", ONLY(REQUEST_CREATE), false, AT(listen), take_list, "a list of addresses"},
-    {"start", ONLY(REQUEST_CREATE), false, AT(start), take_flag, "true or false"},
+    {"listen", CREATING, false, AT(listen), take_list, "a list of addresses"},
+    {"start", CREATING, false, AT(start), take_flag, "true or false"},
     {"import", ONLY(REQUEST_CREATE), false, AT(import), take_flag, "true or false"},
     {"deleted", ONLY(REQUEST_LIST), false, AT(deleted), take_flag, "true or false"},
     {"declare-dead", ONLY(REQUEST_START), false, AT(declare_dead), take_flag, "true or false"},
     {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},
-    {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "\"delete\""},
-    {"signature", ONLY(REQUEST_DELETE), false, AT(signature), take_signature, "128 lower-case hexadecimal digits"},
+    {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "the name of an act"},
+    {"name", ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOT_DELETE), true, AT(snapshot), take_text, "a string"},
+    {"snapshot", ONLY(REQUEST_REVERT), true, AT(snapshot), take_text, "a string"},
+    {"snapshot", ONLY(REQUEST_CHALLENGE), false, AT(snapshot), take_text, "a string"},
+    {"signature", SIGNED, false, AT(signature), take_signature, "128 lower-case hexadecimal digits"},
     {"force", ONLY(REQUEST_DELETE), false, AT(force), take_flag, "true or false"},
     {"progress", ONLY(REQUEST_STORE_CHECK) | ONLY(REQUEST_STORE_BACKUP), false, AT(progress), take_flag,
      "true or false"},
@@ -105,6 +124,14 @@ static const char *const verbs[] = {
     [REQUEST_SHOW] = "show",
     [REQUEST_START] = "start",
     [REQUEST_STOP] = "stop",
+    [REQUEST_DECLARE_DEAD] = "declare-dead",
+    [REQUEST_SUSPEND] = "suspend",
+    [REQUEST_CLONE] = "clone",
+    [REQUEST_SNAPSHOT] = "snapshot",
+    [REQUEST_SNAPSHOTS] = "snapshots",
+    [REQUEST_SNAPSHOT_DELETE] = "snapshot-delete",
+    [REQUEST_REVERT] = "revert",
+    [REQUEST_SET_OWNER] = "set-owner",
     [REQUEST_CHALLENGE] = "challenge",
     [REQUEST_DELETE] = "delete",
     [REQUEST_SUBSCRIBE] = "subscribe",

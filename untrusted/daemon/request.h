@@ -23,6 +23,14 @@ enum request_verb {
     REQUEST_SHOW,
     REQUEST_START,
     REQUEST_STOP,
+    REQUEST_DECLARE_DEAD,
+    REQUEST_SUSPEND,
+    REQUEST_CLONE,
+    REQUEST_SNAPSHOT,
+    REQUEST_SNAPSHOTS,
+    REQUEST_SNAPSHOT_DELETE,
+    REQUEST_REVERT,
+    REQUEST_SET_OWNER,
     REQUEST_CHALLENGE,
     REQUEST_DELETE,
     REQUEST_SUBSCRIBE,
@@ -39,7 +47,9 @@ struct request {
     enum request_verb verb;
     const char *instance;
     const char *label;
-    const char *act; /* the argument "verb" of challenge */
+    const char *act;      /* the argument "verb" of challenge */
+    const char *snapshot; /* "name" or "snapshot" */
+    const char *lockout_heals;
     json_t *listen;
     bool start;
     bool import;
@@ -49,7 +59,8 @@ struct request {
     bool force;
     bool progress;
     uint64_t since;
-    uint8_t owner[32];
+    bool has_owner;
+    uint8_t owner[32]; /* zeros: the operator */
     uint8_t front_key[32];
     uint8_t signature[64];
 };

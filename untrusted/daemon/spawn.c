@@ -60,12 +60,6 @@ static struct err check_address(const char *text)
     return address_beside(&address, ".ctrl", &beside);
 }
 
-static bool label_is_plain(const char *label)
-{
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-    return *label && strspn(label, allowed) == strlen(label) && !strchr("._-", *label);
-}
-
 struct err spawn_check(const struct supervisor *supervisor, const char *label, const json_t *listen,
                        const char **out_reason)
 {

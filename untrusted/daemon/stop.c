@@ -1,5 +1,5 @@
 /*
- * Stop, delete, and what follows when a process is lost. See lifecycle.h.
+ * Stop, suspend, declare dead, delete, and what follows when a process is lost. See lifecycle.h.
  */
 #include <signal.h>
 #include <string.h>
@@ -7,6 +7,7 @@
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/connections.h"
 #include "untrusted/daemon/lifecycle.h"
+#include "untrusted/daemon/owner_act.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
@@ -37,11 +38,8 @@ static void on_deleted(void *ctx, struct err result, struct reader *results)
 void stop_ask_delete(struct instance *instance)
 {
     struct instance *i = instance;
-    uint8_t bytes[INSTANCE_ID_SIZE + ED25519_SIGNATURE_SIZE];
-    memcpy(bytes, i->row.id.bytes, INSTANCE_ID_SIZE);
-    memcpy(bytes + INSTANCE_ID_SIZE, i->act.signature, ED25519_SIGNATURE_SIZE);
-    struct err result =
-        manager_ask(i->supervisor->manager, MANAGER_DELETE, span_of(bytes, sizeof bytes), on_deleted, i);
+    const struct owner_act act = owner_act_delete();
+    struct err result = owner_act_ask(i, &act, i->act.signature, on_deleted, i);
     if (result.code) lifecycle_finish(i, result, err_sentence(result));
 }
 
@@ -54,8 +52,9 @@ static void on_no_holder(struct instance *i)
     lifecycle_set_timer(i, 0, NULL);
     lifecycle_set_reason(i, NULL);
     i->rebuilding = false;
-    lifecycle_event(i, "stopped", NULL);
-    log_line(LOG_LEVEL_NOTICE, "%s: stopped", i->row.label);
+    const char *how = instance_is_suspended(i) ? "suspended" : "stopped";
+    lifecycle_event(i, how, NULL);
+    log_line(LOG_LEVEL_NOTICE, "%s: %s", i->row.label, how);
     spawn_finished(i);
     if ((i->act.kind == ACT_DELETE || i->act.kind == ACT_STOP) && lifecycle_is_free(i)) lifecycle_go_on(i);
     if (i->act.kind == ACT_NONE && i->wanted && i->phase == PHASE_GREETED) lifecycle_greeted(i);
@@ -145,7 +144,7 @@ void stop_end_holder(struct instance *instance)
     if (i->row.state == MANAGER_HELD && i->phase == PHASE_SERVING) {
         lifecycle_set_timer(i, (i->supervisor->config->commit_timeout + STOP_EXTRA_SECONDS) * USEC_PER_SEC,
                             on_stop_timeout);
-        const uint8_t body[8] = {STOP_OFF};
+        const uint8_t body[8] = {i->act.suspend ? STOP_SUSPEND : STOP_OFF};
         const struct span part = span_of(body, sizeof body);
         connections_send(i->connection, WIRE_STOP, &part, 1);
         return;
@@ -160,15 +159,25 @@ void stop_end_holder(struct instance *instance)
 static bool make_way(struct instance *i)
 {
     bool recorded = i->row.state == MANAGER_ALLOWED || i->row.state == MANAGER_HELD;
-    if (i->act.kind == ACT_STOP || i->act.kind == ACT_DELETE || i->declaring) return false;
-    if (lifecycle_is_starting(i) && !i->waits && !recorded) return false;
+    const bool starting = lifecycle_is_starting(i);
+    if ((i->act.kind != ACT_NONE && !starting) || i->declaring) return false;
+    if (starting && !i->waits && !recorded) return false;
     if (i->act.kind != ACT_NONE) lifecycle_finish(i, FAIL(VERB_STATE), "it was stopped before it served");
     return i->act.kind == ACT_NONE;
 }
 
-static void refuse_busy(struct instance *i, act_done *done, void *ctx)
+/* True if the act may begin; else it was refused. wrong: what speaks against it, or NULL. */
+static bool may_begin(struct instance *i, struct err error, const char *wrong, act_done *done, void *ctx)
 {
-    lifecycle_refuse(i, FAIL(VERB_STATE), "another request about it is under way", done, ctx);
+    if (i->row.state == MANAGER_DELETED)
+        lifecycle_refuse(i, FAIL(DELETED), err_sentence(FAIL(DELETED)), done, ctx);
+    else if (wrong)
+        lifecycle_refuse(i, error, wrong, done, ctx);
+    else if (make_way(i))
+        return true;
+    else
+        lifecycle_refuse(i, FAIL(VERB_STATE), "another request about it is under way", done, ctx);
+    return false;
 }
 
 static void on_wish_saved(struct instance *instance, struct err result)
@@ -189,27 +198,60 @@ static void withdraw_wish(struct instance *i, act_done *done, void *ctx)
     settings_save(i, on_wish_saved);
 }
 
+static bool runs(const struct instance *i)
+{
+    return i->row.state == MANAGER_ALLOWED || i->row.state == MANAGER_HELD;
+}
+
 void act_stop(struct instance *instance, act_done *done, void *ctx)
 {
     struct instance *i = instance;
-    bool runs = i->row.state == MANAGER_ALLOWED || i->row.state == MANAGER_HELD;
     bool known = i->row.state != MANAGER_HELD || i->phase == PHASE_SERVING || lifecycle_holder_is_gone(i);
-    if (i->row.state == MANAGER_DELETED) {
-        lifecycle_refuse(i, FAIL(DELETED), err_sentence(FAIL(DELETED)), done, ctx);
-        return;
-    }
-    if (!known) {
-        lifecycle_refuse(i, FAIL(HELD), i->reason, done, ctx);
-        return;
-    }
-    if (!make_way(i)) {
-        refuse_busy(i, done, ctx);
-        return;
-    }
-    if (!runs) {
+    if (!may_begin(i, FAIL(HELD), known ? NULL : i->reason, done, ctx)) return;
+    if (!runs(i)) {
         withdraw_wish(i, done, ctx);
         return;
     }
+    lifecycle_begin(i, &(struct act){.kind = ACT_STOP, .done = done, .ctx = ctx});
+    settings_want(i, false);
+    stop_end_holder(i);
+}
+
+/* That it shall not run is noted when it does not: until then a vtpmd that begins anew must not shut its TPM down. */
+void act_suspend(struct instance *instance, act_done *done, void *ctx)
+{
+    struct instance *i = instance;
+    const char *wrong = i->phase == PHASE_SERVING ? NULL : "it does not serve, so there is nothing to suspend";
+    if (!may_begin(i, FAIL(VERB_STATE), wrong, done, ctx)) return;
+    lifecycle_begin(i, &(struct act){.kind = ACT_STOP, .suspend = true, .done = done, .ctx = ctx});
+    stop_end_holder(i);
+}
+
+void lifecycle_stop_refused(struct instance *instance, struct err why)
+{
+    if (instance->act.kind != ACT_STOP || !instance->act.suspend) return; /* it was answered: not in time */
+    lifecycle_set_timer(instance, 0, NULL);
+    lifecycle_finish(instance, why, err_sentence(why));
+}
+
+void stop_done(struct instance *instance)
+{
+    struct instance *i = instance;
+    if (i->act.suspend) settings_want(i, false);
+    if (i->act.suspend && !instance_is_suspended(i))
+        lifecycle_finish(i, FAIL(VERB_STATE), "it ended before it was suspended: its next start is that of a machine");
+    else
+        lifecycle_finish(i, OK, NULL);
+}
+
+void act_declare_dead(struct instance *instance, act_done *done, void *ctx)
+{
+    struct instance *i = instance;
+    const char *wrong = NULL;
+    if (!runs(i)) wrong = "no start of it is recorded that has not ended";
+    if (i->phase == PHASE_SERVING) wrong = "it serves; vtpmctl stop ends it";
+    if (!may_begin(i, FAIL(VERB_STATE), wrong, done, ctx)) return;
+    log_line(LOG_LEVEL_WARNING, "%s: the operator declares its holder dead", i->row.label);
     lifecycle_begin(i, &(struct act){.kind = ACT_STOP, .done = done, .ctx = ctx});
     settings_want(i, false);
     stop_end_holder(i);
@@ -219,27 +261,46 @@ void act_delete(struct instance *instance, bool force, const uint8_t signature[E
                 void *ctx)
 {
     struct instance *i = instance;
-    bool runs = i->row.state == MANAGER_ALLOWED || i->row.state == MANAGER_HELD;
-    if (i->row.state == MANAGER_DELETED) {
-        lifecycle_refuse(i, FAIL(DELETED), err_sentence(FAIL(DELETED)), done, ctx);
-        return;
-    }
-    if (runs && !force) {
-        lifecycle_refuse(i, FAIL(VERB_STATE), "it is not stopped", done, ctx);
-        return;
-    }
-    if (!make_way(i)) {
-        refuse_busy(i, done, ctx);
-        return;
-    }
-    struct act act = {.kind = ACT_DELETE, .force = force, .done = done, .ctx = ctx};
+    const char *wrong = runs(i) && !force ? "it is not stopped" : NULL;
+    if (!may_begin(i, FAIL(VERB_STATE), wrong, done, ctx)) return;
+    struct act act = {.kind = ACT_DELETE, .done = done, .ctx = ctx};
     memcpy(act.signature, signature, sizeof act.signature);
     lifecycle_set_timer(i, 0, NULL);
     lifecycle_begin(i, &act);
-    if (runs)
+    if (runs(i))
         stop_end_holder(i);
     else if (lifecycle_is_free(i))
         stop_ask_delete(i);
+}
+
+/* --- what an owner changes -----------------------------------------------------------------------------------------
+ */
+
+static void begin_change(struct instance *i, const struct act *act)
+{
+    const char *wrong = runs(i) ? "it is not stopped, or may be started by somebody" : NULL;
+    if (!may_begin(i, FAIL(VERB_STATE), wrong, act->done, act->ctx)) return;
+    lifecycle_set_timer(i, 0, NULL);
+    lifecycle_begin(i, act);
+    if (lifecycle_is_free(i)) change_begin(i);
+}
+
+void act_revert(struct instance *instance, const char *snapshot, const uint8_t signature[ED25519_SIGNATURE_SIZE],
+                act_done *done, void *ctx)
+{
+    struct act act = {.kind = ACT_REVERT, .done = done, .ctx = ctx};
+    (void)snprintf(act.snapshot, sizeof act.snapshot, "%s", snapshot);
+    memcpy(act.signature, signature, sizeof act.signature);
+    begin_change(instance, &act);
+}
+
+void act_set_owner(struct instance *instance, const uint8_t owner[ED25519_PUBLIC_SIZE],
+                   const uint8_t signature[ED25519_SIGNATURE_SIZE], act_done *done, void *ctx)
+{
+    struct act act = {.kind = ACT_SET_OWNER, .done = done, .ctx = ctx};
+    memcpy(act.owner, owner, sizeof act.owner);
+    memcpy(act.signature, signature, sizeof act.signature);
+    begin_change(instance, &act);
 }
 
 /* --- losing it -----------------------------------------------------------------------------------------------------

@@ -47,10 +47,19 @@ static const char *health_of(const struct instance *instance)
 
 /* The row was checked when it was read. */
 static const char *const lockout_names[] = {
+    [0] = "",
     [PEER_LOCKOUT_TIME] = "time",
     [PEER_LOCKOUT_START_ONLY] = "start-only",
     [PEER_LOCKOUT_NEVER] = "never",
 };
+
+enum peer_lockout_heals view_lockout_named(const char *name)
+{
+    enum peer_lockout_heals policy = PEER_LOCKOUT_NEVER;
+    while (policy && strcmp(name, lockout_names[policy]) != 0)
+        policy--;
+    return policy;
+}
 
 static void set_origin(json_t *view, const struct manager_row *row)
 {
@@ -73,6 +82,19 @@ static bool all_zero(const uint8_t *bytes, size_t size)
     return true;
 }
 
+json_t *view_owner(const struct manager_row *row)
+{
+    return hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator"));
+}
+
+json_t *view_snapshot(const struct snapshot *snapshot)
+{
+    return json_pack("{s:s, s:I, s:I, s:o, s:o, s:I}", "name", snapshot->name, "version", (json_int_t)snapshot->version,
+                     "created", (json_int_t)snapshot->created, "digest",
+                     view_hex(snapshot->digest, sizeof snapshot->digest), "manager",
+                     view_hex(snapshot->manager, sizeof snapshot->manager), "size", (json_int_t)snapshot->size);
+}
+
 json_t *view_instance(const struct instance *instance)
 {
     const struct manager_row *row = &instance->row;
@@ -85,12 +107,11 @@ json_t *view_instance(const struct instance *instance)
                              (json_int_t)row->deaths, "rebuilds", (int)instance->rebuilds);
     (void)json_object_set_new(view, "health", text_or_null(health_of(instance)));
     (void)json_object_set_new(view, "digest", hex_or(row->version > 0, row->digest, sizeof row->digest, json_null()));
-    (void)json_object_set_new(view, "owner",
-                              hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator")));
+    (void)json_object_set_new(view, "owner", view_owner(row));
     (void)json_object_set_new(view, "front-key",
                               hex_or(row->has_front_key, row->front_key, sizeof row->front_key, json_null()));
     set_origin(view, row);
-    (void)json_object_set_new(view, "suspended", json_boolean(!all_zero(row->suspended, sizeof row->suspended)));
+    (void)json_object_set_new(view, "suspended", json_boolean(instance_is_suspended(instance)));
     (void)json_object_set_new(view, "reverted", json_boolean(row->reverted));
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
@@ -161,9 +182,11 @@ static const struct {
     {ERR_NO_INSTANCE, "vtpmctl list shows them"},
     {ERR_DELETED, "create a new one, with a label of its own"},
     {ERR_LABEL_TAKEN, "choose another label; a UUID that was one is never free again"},
-    {ERR_HELD, "if you know that its process and every copy of it are gone: vtpmctl start --declare-dead"},
+    {ERR_HELD, "if you know that its process and every copy of it are gone: vtpmctl declare-dead"},
     {ERR_VERB_STATE, "vtpmctl show tells its state; a running one is stopped first (vtpmctl stop)"},
-    {ERR_OWNER_SIGNATURE, "vtpmctl delete --owner-key KEY.pem signs it, for the owner"},
+    {ERR_OWNER_SIGNATURE, "the owner signs it: --owner-key KEY.pem; or vtpmctl challenge, for a key that is elsewhere"},
+    {ERR_NO_SNAPSHOT, "vtpmctl snapshot --list shows them"},
+    {ERR_SNAPSHOT_EXISTS, "choose another name, or delete that one: vtpmctl snapshot --delete"},
     {ERR_FRONT_ENROLLED, "create it with --listen front, and run vtpm-front --key"},
     {ERR_TIMEOUT, "vtpmctl show tells how far it is"},
     {ERR_CALL_BUSY, "too much waits for the store: see to the disk of the state directory, then try again"},

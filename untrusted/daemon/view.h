@@ -2,6 +2,7 @@
 #pragma once
 
 #include "untrusted/daemon/program.h"
+#include "untrusted/daemon/snapshots.h"
 #include "untrusted/daemon/supervisor.h"
 
 json_t *view_instance(const struct instance *instance);
@@ -9,4 +10,9 @@ json_t *view_status(const struct supervisor *supervisor, const struct manager_st
                     const struct program_device *device, uint64_t uptime);
 /* desc: names the instance and the check. The hint is what an operator can do about an error of this kind. */
 json_t *view_error(struct err error, const char *desc);
+/* The operator, or the owner's public key. */
+json_t *view_owner(const struct manager_row *row);
+/* The policy of this name; 0: none. */
+enum peer_lockout_heals view_lockout_named(const char *name);
+json_t *view_snapshot(const struct snapshot *snapshot);
 json_t *view_hex(const uint8_t *bytes, size_t size);

@@ -80,7 +80,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DROP_STATE] = "DELETE FROM states WHERE id = ?",
     [GET_STATE] = "SELECT blob FROM states WHERE id = ? AND version = ?",
     [GET_STORED] = "SELECT blob, version FROM states WHERE id = ?",
-    [TAKE_SNAPSHOT] = "INSERT INTO snapshots(id, name, version, created, sealed)"
+    [TAKE_SNAPSHOT] = "INSERT OR IGNORE INTO snapshots(id, name, version, created, sealed)"
                       " SELECT id, ?2, version, CAST(strftime('%s', 'now') AS INTEGER), blob FROM states WHERE id = ?1",
     [GET_SNAPSHOT] = "SELECT sealed, version, created FROM snapshots WHERE id = ? AND name = ?",
     [EACH_SNAPSHOT] = "SELECT sealed, version, created, name FROM snapshots WHERE id = ? ORDER BY version, name",
@@ -363,10 +363,19 @@ static const struct store_row *row_of(const struct store_batch *batch, const str
     return NULL;
 }
 
+static sqlite3_stmt *ready_snapshot(struct store *store, enum statement which, const struct instance_id *id,
+                                    const char *name)
+{
+    sqlite3_stmt *statement = ready_id(store, which, id);
+    (void)sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
+    return statement;
+}
+
 static struct err put_state(struct store *store, const struct store_batch *batch, const struct store_state *state)
 {
     const struct store_row *row = row_of(batch, &state->id);
     ENSURE(row && row->version == state->version && state->version > 0, BAD_VALUE);
+    if (state->replaced_as) TRY(run(store, ready_snapshot(store, TAKE_SNAPSHOT, &state->id, state->replaced_as)));
     sqlite3_stmt *statement = ready_id(store, PUT_STATE, &state->id);
     (void)sqlite3_bind_int64(statement, 2, (int64_t)state->version);
     bind_span(statement, 3, state->blob);
@@ -476,14 +485,6 @@ size_t store_state_size(struct span stored)
         return stored.size;
     const uint64_t size = (uint64_t)BLOB_HEADER_SIZE + sealed + BLOB_TAG_SIZE;
     return size < stored.size ? (size_t)size : stored.size;
-}
-
-static sqlite3_stmt *ready_snapshot(struct store *store, enum statement which, const struct instance_id *id,
-                                    const char *name)
-{
-    sqlite3_stmt *statement = ready_id(store, which, id);
-    (void)sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
-    return statement;
 }
 
 static struct err expect_none(struct store *store, const struct instance_id *id, const char *name)

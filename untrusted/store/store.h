@@ -59,6 +59,8 @@ struct store_state {
     struct instance_id id;
     uint64_t version;
     struct span blob;
+    const char *
+        replaced_as; /* the state that it replaces, if there is one, becomes a snapshot of this name; NULL: it is gone */
 };
 
 /* One commit of the ledger: MANAGER_EFFECT_STORE of abi/manager.h with the states that belong to it. */

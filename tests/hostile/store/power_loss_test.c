@@ -91,7 +91,8 @@ static struct err commit(struct store *store, unsigned batch)
         rows[whole.row_count++] = (struct store_row){i, id_of(i), now->version, span_of(blobs[i], ROW_SIZE)};
         if (!now->version) continue;
         fill(states[i], now->size, i, now->version);
-        written[whole.state_count++] = (struct store_state){id_of(i), now->version, span_of(states[i], now->size)};
+        written[whole.state_count++] =
+            (struct store_state){.id = id_of(i), .version = now->version, .blob = span_of(states[i], now->size)};
     }
     return store_commit(store, &whole);
 }

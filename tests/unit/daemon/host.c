@@ -112,6 +112,7 @@ static void begin(struct host *host)
                              .instance_uid = geteuid(),
                              .instance_gid = getegid(),
                              .instance_mrenclave = host->admitted,
+                             .crypto = fake_instance_crypto(),
                              .listen_fd = -1};
     assert_true(sd_event_new(&s->event) >= 0);
     assert_ok(events_open(host, on_told, &s->events));
@@ -276,10 +277,49 @@ void host_stop(struct host *host)
 
 void host_create(struct host *host, const char *label, json_t *listen)
 {
-    struct create create = {.listen = listen, .start = true};
+    struct create create = {.listen = listen, .start = true, .lockout_heals = PEER_LOCKOUT_TIME};
     memcpy(create.label, label, strlen(label));
+    memcpy(create.owner, host->owner, sizeof create.owner);
     host->answered = false;
     act_create(&host->supervisor, &create, host_done, host);
+}
+
+struct asked {
+    bool answered;
+    uint8_t *nonce;
+    struct manager_status *status;
+};
+
+static void on_reply(void *ctx, struct err result, struct reader *results)
+{
+    struct asked *asked = ctx;
+    assert_ok(result);
+    if (asked->nonce) assert_ok(read_bytes(results, asked->nonce, SHA256_SIZE));
+    if (asked->status) assert_ok(effects_read_status(results, asked->status));
+    asked->answered = true;
+}
+
+static bool has_reply(void *ctx)
+{
+    return ((struct asked *)ctx)->answered;
+}
+
+static void ask(struct host *host, enum manager_verb verb, struct span arguments, struct asked *asked)
+{
+    assert_ok(manager_ask(host->supervisor.manager, verb, arguments, on_reply, asked));
+    host_until(host, has_reply, asked);
+}
+
+void host_challenge(struct host *host, uint8_t out_nonce[SHA256_SIZE])
+{
+    struct asked asked = {.nonce = out_nonce};
+    ask(host, MANAGER_CHALLENGE, span_of(host->instance->row.id.bytes, INSTANCE_ID_SIZE), &asked);
+}
+
+void host_status(struct host *host, struct manager_status *out_status)
+{
+    struct asked asked = {.status = out_status};
+    ask(host, MANAGER_STATUS, span_empty(), &asked);
 }
 
 /* --- instances ----------------------------------------------------------------------------------------------------
@@ -411,7 +451,8 @@ void guest_send_commit(struct guest *guest)
 {
     memset(guest->digest, (int)++guest->version, sizeof guest->digest);
     struct span message = fake_instance_commit(&guest->enclave, guest->version, guest->digest);
-    assert_ok(wire_send_commit(guest->stream, guest->version, span_of("sealed", 6), message));
+    const char *sealed = guest->sealed ? guest->sealed : "sealed";
+    assert_ok(wire_send_commit(guest->stream, guest->version, span_of(sealed, strlen(sealed)), message));
 }
 
 void guest_expect_anchored(struct guest *guest)

@@ -21,7 +21,8 @@ struct host {
     char anchor_path[96];
     struct anchor_host *anchor;
     struct supervisor supervisor;
-    char events[65536]; /* all that were told */
+    char events[65536];                 /* all that were told */
+    uint8_t owner[ED25519_PUBLIC_SIZE]; /* of what is created next */
     /* the last act */
     bool answered;
     struct err result;
@@ -37,7 +38,8 @@ struct guest {
     int fd;
     struct wire_stream *stream;
     struct fake_instance enclave;
-    char state[64]; /* as it came */
+    char state[64];     /* as it came */
+    const char *sealed; /* what it commits; NULL: "sealed" */
     uint64_t version;
     uint8_t digest[SHA256_SIZE];
 };
@@ -57,6 +59,9 @@ void host_await_answer(struct host *host);
 void host_start(struct host *host, bool declare_dead);
 void host_stop(struct host *host);
 void host_create(struct host *host, const char *label, json_t *listen);
+/* Both until the manager has answered, which is successful. */
+void host_challenge(struct host *host, uint8_t out_nonce[SHA256_SIZE]);
+void host_status(struct host *host, struct manager_status *out_status);
 
 /* The next process that vtpmd starts; NULL stays. */
 void guest_accept(struct host *host, struct guest *out);

@@ -69,6 +69,15 @@ static void every_verb_is_there(void **state)
         [REQUEST_SHOW] = "{\"execute\":\"show\",\"arguments\":{\"instance\":\"a\"}}",
         [REQUEST_START] = "{\"execute\":\"start\",\"arguments\":{\"instance\":\"a\",\"declare-dead\":true}}",
         [REQUEST_STOP] = "{\"execute\":\"stop\",\"arguments\":{\"instance\":\"a\"}}",
+        [REQUEST_DECLARE_DEAD] = "{\"execute\":\"declare-dead\",\"arguments\":{\"instance\":\"a\"}}",
+        [REQUEST_SUSPEND] = "{\"execute\":\"suspend\",\"arguments\":{\"instance\":\"a\"}}",
+        [REQUEST_CLONE] = "{\"execute\":\"clone\",\"arguments\":{\"instance\":\"a\",\"label\":\"b\",\"start\":false}}",
+        [REQUEST_SNAPSHOT] = "{\"execute\":\"snapshot\",\"arguments\":{\"instance\":\"a\",\"name\":\"b\"}}",
+        [REQUEST_SNAPSHOTS] = "{\"execute\":\"snapshots\",\"arguments\":{\"instance\":\"a\"}}",
+        [REQUEST_SNAPSHOT_DELETE] =
+            "{\"execute\":\"snapshot-delete\",\"arguments\":{\"instance\":\"a\",\"name\":\"b\"}}",
+        [REQUEST_REVERT] = "{\"execute\":\"revert\",\"arguments\":{\"instance\":\"a\",\"snapshot\":\"b\"}}",
+        [REQUEST_SET_OWNER] = "{\"execute\":\"set-owner\",\"arguments\":{\"instance\":\"a\",\"owner\":null}}",
         [REQUEST_CHALLENGE] = "{\"execute\":\"challenge\",\"arguments\":{\"instance\":\"a\",\"verb\":\"delete\"}}",
         [REQUEST_DELETE] =
             "{\"execute\":\"delete\",\"arguments\":{\"instance\":\"a\",\"force\":true,\"signature\":\"" DIGITS_64
@@ -125,6 +134,8 @@ static void missing_members_are_named(void **state)
     assert_refused("{\"execute\":\"create\"}", ERR_PROTOCOL, "label");
     assert_refused("{\"execute\":\"stop\",\"arguments\":{}}", ERR_PROTOCOL, "instance");
     assert_refused("{\"execute\":\"challenge\",\"arguments\":{\"instance\":\"a\"}}", ERR_PROTOCOL, "verb");
+    assert_refused("{\"execute\":\"set-owner\",\"arguments\":{\"instance\":\"a\"}}", ERR_PROTOCOL, "owner");
+    assert_refused("{\"execute\":\"revert\",\"arguments\":{\"instance\":\"a\"}}", ERR_PROTOCOL, "snapshot");
 }
 
 static void values_of_another_kind_are_named(void **state)
@@ -148,6 +159,21 @@ static void values_of_another_kind_are_named(void **state)
     assert_refused("{\"execute\":\"subscribe\",\"arguments\":{\"since\":-1}}", ERR_BAD_VALUE, "since");
     assert_refused("{\"execute\":\"subscribe\",\"arguments\":{\"since\":1.5}}", ERR_BAD_VALUE, "since");
     assert_refused("{\"execute\":\"list\",\"arguments\":{\"deleted\":1}}", ERR_BAD_VALUE, "deleted");
+}
+
+static void nobody_is_an_owner_by_null(void **state)
+{
+    (void)state;
+    static const uint8_t nobody[32];
+    struct request request;
+    assert_ok(parse("{\"execute\":\"set-owner\",\"arguments\":{\"instance\":\"a\",\"owner\":null}}", &request));
+    assert_true(request.has_owner);
+    assert_memory_equal(request.owner, nobody, sizeof nobody);
+    request_free(&request);
+    assert_ok(parse("{\"execute\":\"challenge\",\"arguments\":{\"instance\":\"a\",\"verb\":\"delete\"}}", &request));
+    assert_false(request.has_owner);
+    request_free(&request);
+    assert_refused("{\"execute\":\"create\",\"arguments\":{\"label\":\"a\",\"owner\":null}}", ERR_BAD_VALUE, "owner");
 }
 
 static void a_text_with_a_nul_or_too_long_is_refused(void **state)
@@ -192,6 +218,7 @@ int main(void)
         cmocka_unit_test(unknown_members_are_named),
         cmocka_unit_test(missing_members_are_named),
         cmocka_unit_test(values_of_another_kind_are_named),
+        cmocka_unit_test(nobody_is_an_owner_by_null),
         cmocka_unit_test(a_text_with_a_nul_or_too_long_is_refused),
         cmocka_unit_test(depth_ends_at_8),
         cmocka_unit_test(the_id_comes_back_from_a_bad_request),

@@ -77,7 +77,8 @@ static void commit(uint32_t n, uint64_t version)
     static uint8_t bytes[4][RECORD_MAX];
     ledger++;
     const struct store_row row = {n, id_of(n), version, record(bytes[0], BLOB_LEDGER_ROW, n, ledger)};
-    const struct store_state state = {id_of(n), version, record(bytes[1], BLOB_STATE, n, version)};
+    const struct store_state state = {
+        .id = id_of(n), .version = version, .blob = record(bytes[1], BLOB_STATE, n, version)};
     const struct store_batch batch = {.head = record(bytes[2], BLOB_LEDGER_HEAD, 0, ledger),
                                       .master = record(bytes[3], BLOB_MASTER, 0, 0),
                                       .rows = &row,
@@ -248,7 +249,7 @@ static void replace_state(uint32_t n, uint64_t version, struct span sealed)
 {
     static uint8_t bytes[2][RECORD_MAX];
     const struct store_row row = {n, id_of(n), version, record(bytes[0], BLOB_LEDGER_ROW, n, 1)};
-    const struct store_state state = {id_of(n), version, sealed};
+    const struct store_state state = {.id = id_of(n), .version = version, .blob = sealed};
     const struct store_batch batch = {.head = record(bytes[1], BLOB_LEDGER_HEAD, 0, UINT64_C(1) << 40),
                                       .rows = &row,
                                       .row_count = 1,

@@ -52,7 +52,7 @@ static struct err commit(struct store *store, uint8_t n, uint64_t version, size_
     memcpy(head, &version, sizeof head);
     memset(bytes, (int)version, sizeof bytes);
     const struct store_row row = {n, id_of(n), version, span_of(head, sizeof head)};
-    const struct store_state state = {id_of(n), version, span_of(bytes, state_size)};
+    const struct store_state state = {.id = id_of(n), .version = version, .blob = span_of(bytes, state_size)};
     const struct store_batch batch = {.head = span_of(head, sizeof head),
                                       .rows = &row,
                                       .row_count = 1,
@@ -225,8 +225,8 @@ static void a_state_without_its_row_is_not_stored(void **state)
     struct store *store = fresh();
     assert_ok(commit(store, 1, 1, 10));
     const struct store_row row = {1, id_of(1), 2, span_of("row", 3)};
-    const struct store_state wrong = {id_of(1), 3, span_of("state", 5)};
-    const struct store_state other = {id_of(2), 2, span_of("state", 5)};
+    const struct store_state wrong = {.id = id_of(1), .version = 3, .blob = span_of("state", 5)};
+    const struct store_state other = {.id = id_of(2), .version = 2, .blob = span_of("state", 5)};
     struct store_batch batch = {
         .head = span_of("\2", 1), .rows = &row, .row_count = 1, .states = &wrong, .state_count = 1};
     assert_err(store_commit(store, &batch), BAD_VALUE);
@@ -468,6 +468,34 @@ static void snapshots_come_by_version_and_are_an_instance_s_own(void **state)
     store_close(&store);
 }
 
+/* What a revert does: the state it replaces is kept, in the same transaction; and it never replaces a snapshot. */
+static void what_a_commit_replaces_may_be_kept(void **state)
+{
+    (void)state;
+    struct store *store = fresh();
+    const struct instance_id one = id_of(1);
+    assert_ok(commit(store, 1, 9, 20));
+    struct store_row row = {1, one, 9, span_of("row", 3)};
+    struct store_state with = {.id = one, .version = 9, .blob = span_of("older", 5), .replaced_as = "replaced-9"};
+    struct store_batch batch = {
+        .head = span_of("\0\0\0\0\0\0\0\0", 8), .rows = &row, .row_count = 1, .states = &with, .state_count = 1};
+    row.version = 10;
+    assert_err(store_commit(store, &batch), BAD_VALUE);
+    assert_int_equal(snapshots_of(store, 1).count, 0);
+    with.version = 10;
+    assert_ok(store_commit(store, &batch));
+    struct seen seen = snapshots_of(store, 1);
+    assert_int_equal(seen.count, 1);
+    assert_string_equal(seen.names[0], "replaced-9");
+    assert_true(seen.snapshots[0].version == 9 && seen.snapshots[0].blob.size == 20);
+    assert_ok(commit(store, 1, 11, 30));
+    row.version = with.version = 12;
+    assert_ok(store_commit(store, &batch));
+    assert_true(snapshots_of(store, 1).snapshots[0].version == 9);
+    assert_int_equal(snapshots_of(store, 1).count, 1);
+    store_close(&store);
+}
+
 static void snapshots_go_with_their_instance_and_in_its_commit(void **state)
 {
     (void)state;
@@ -480,7 +508,8 @@ static void snapshots_go_with_their_instance_and_in_its_commit(void **state)
     assert_ok(store_snapshot_take(store, &one, "b"));
     assert_ok(store_snapshot_take(store, &two, "a"));
     const struct store_row rows[] = {{1, one, 0, span_of("row", 3)}, {2, two, 5, span_of("row", 3)}};
-    const struct store_state refused = {two, 6, span_of("state", 5)}; /* not the row's version: the batch fails */
+    const struct store_state refused = {
+        .id = two, .version = 6, .blob = span_of("state", 5)}; /* not the row's version: the batch fails */
     struct store_batch batch = {
         .head = span_of("\0\0\0\0\0\0\0\0", 8), .rows = rows, .row_count = 2, .states = &refused, .state_count = 1};
     assert_err(store_commit(store, &batch), BAD_VALUE);
@@ -548,6 +577,7 @@ int main(void)
         TEST(settings_and_processes_are_kept_and_forgotten),
         TEST(a_snapshot_keeps_what_is_replaced),
         TEST(snapshots_come_by_version_and_are_an_instance_s_own),
+        TEST(what_a_commit_replaces_may_be_kept),
         TEST(snapshots_go_with_their_instance_and_in_its_commit),
         TEST(a_store_without_snapshots_is_brought_up),
         TEST(the_size_of_a_state_is_what_its_header_says),
