@@ -218,6 +218,71 @@ static void whoever_subscribed_is_told(void **state)
     close(fd);
 }
 
+/* The arguments that the owner signs: as many as the act has, and no others. */
+static void each_act_has_its_own_challenge(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arguments;
+        const char *expected;
+    } asked[] = {
+        {"\"verb\":\"delete\"", "\"arguments\":\"\""},
+        {"\"verb\":\"set-owner\",\"owner\":null", "\"arguments\":\"00000000"},
+        {"\"verb\":\"clone\",\"label\":\"two\"", "\"arguments\":\"74776f00"},
+        {"\"verb\":\"revert\",\"snapshot\":\"none\"", "NO_SNAPSHOT"},
+        {"\"verb\":\"revert\"", "BAD_VALUE"},
+        {"\"verb\":\"delete\",\"snapshot\":\"none\"", "BAD_VALUE"},
+        {"\"verb\":\"set-owner\"", "BAD_VALUE"},
+        {"\"verb\":\"clone\"", "BAD_VALUE"},
+        {"\"verb\":\"clone\",\"label\":\"two\",\"owner\":null", "BAD_VALUE"},
+        {"\"verb\":\"stop\"", "BAD_VALUE"},
+    };
+    int fd = greeted();
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"one\",\"start\":false}}\n");
+    assert_non_null(strstr(read_line(fd), "\"provisioned\""));
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        char line[256];
+        (void)snprintf(line, sizeof line, "{\"execute\":\"challenge\",\"arguments\":{\"instance\":\"one\",%s}}\n",
+                       asked[i].arguments);
+        say(fd, line);
+        assert_non_null(strstr(read_line(fd), asked[i].expected));
+    }
+    close(fd);
+}
+
+static void what_is_no_snapshot_is_said(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *request;
+        const char *expected;
+    } asked[] = {
+        {"\"snapshots\",\"arguments\":{\"instance\":\"one\"}", "\"snapshots\":[]"},
+        {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}", "STATE_MISSING"},
+        {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"../a\"}", "LABEL_BAD"},
+        {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"before-version-1\"}", "LABEL_BAD"},
+        {"\"snapshot-delete\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}", "NO_SNAPSHOT"},
+        {"\"revert\",\"arguments\":{\"instance\":\"one\",\"snapshot\":\"a\"}", "NO_SNAPSHOT"},
+        {"\"snapshots\",\"arguments\":{\"instance\":\"two\"}", "NO_INSTANCE"},
+        {"\"suspend\",\"arguments\":{\"instance\":\"one\"}", "VERB_STATE"},
+        {"\"declare-dead\",\"arguments\":{\"instance\":\"one\"}", "VERB_STATE"},
+    };
+    int fd = greeted();
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"one\",\"start\":false,\"lockout-heals\":\"never\"}}\n");
+    assert_non_null(strstr(read_line(fd), "\"lockout-heals\":\"never\""));
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        char line[256];
+        (void)snprintf(line, sizeof line, "{\"execute\":%s}\n", asked[i].request);
+        say(fd, line);
+        assert_non_null(strstr(read_line(fd), asked[i].expected));
+    }
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"lockout-heals\":\"soon\"}}\n");
+    assert_non_null(strstr(read_line(fd), "BAD_VALUE"));
+    say(fd, "{\"execute\":\"clone\",\"arguments\":{\"instance\":\"one\",\"label\":\"two\",\"start\":false}}\n");
+    assert_non_null(strstr(read_line(fd), "\"origin\":\"clone\""));
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_admin, close_admin)
 
 int main(void)
@@ -231,6 +296,8 @@ int main(void)
         TEST(more_clients_than_there_are_places_are_turned_away),
         TEST(a_client_that_goes_leaves_what_it_asked_for),
         TEST(whoever_subscribed_is_told),
+        TEST(each_act_has_its_own_challenge),
+        TEST(what_is_no_snapshot_is_said),
     };
     return cmocka_run_group_tests_name("admin", tests, NULL, NULL);
 }
