@@ -497,6 +497,34 @@ class Instance:
         require(answer == bytes(4), f"the reset is refused: {answer.hex()}")
 
 
+def openssl(*arguments, stdin=None):
+    return subprocess.run(["openssl", *arguments], input=stdin, capture_output=True, check=True).stdout
+
+
+class Owner:
+    """An Ed25519 key made by openssl, in files."""
+
+    def __init__(self, directory, name="owner"):
+        self.private, self.public_file = (os.path.join(directory, f"{name}.{kind}") for kind in ("key", "pub"))
+        openssl("genpkey", "-algorithm", "ed25519", "-out", self.private)
+        openssl("pkey", "-in", self.private, "-pubout", "-out", self.public_file)
+        self.public = openssl("pkey", "-in", self.private, "-pubout", "-outform", "DER")[-32:].hex()
+
+    def sign(self, message):
+        path = self.private + ".message"
+        with open(path, "wb") as file:
+            file.write(message)
+        return openssl("pkeyutl", "-sign", "-rawin", "-inkey", self.private, "-in", path).hex()
+
+
+def ctl(daemon, *arguments, fails=False):
+    result = subprocess.run([program("vtpmctl"), "--socket", daemon.socket, *arguments], capture_output=True, text=True,
+                            timeout=60, check=False)
+    require((result.returncode != 0) == fails, f"vtpmctl {' '.join(arguments)}: {result.returncode}, {result.stdout} "
+                                               f"{result.stderr}")
+    return result.stderr if fails else result.stdout
+
+
 class Front(Process):
     """vtpm-front between its own client socket, an instance's front.sock and vtpmd; paths may be those of a relay."""
 

@@ -10,40 +10,12 @@ import signal
 import subprocess
 import time
 
-from harness import Daemon, alive, children_of, new_directory, program, wait_for
+from harness import Daemon, Owner, alive, children_of, ctl, new_directory, program, wait_for
 from tap import require, run, test
 from tpm import digest
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NV_INDEX = 0x01800070
-
-
-def openssl(*arguments, stdin=None):
-    return subprocess.run(["openssl", *arguments], input=stdin, capture_output=True, check=True).stdout
-
-
-class Owner:
-    """An Ed25519 key made by openssl, in files."""
-
-    def __init__(self, directory, name="owner"):
-        self.private, self.public_file = (os.path.join(directory, f"{name}.{kind}") for kind in ("key", "pub"))
-        openssl("genpkey", "-algorithm", "ed25519", "-out", self.private)
-        openssl("pkey", "-in", self.private, "-pubout", "-out", self.public_file)
-        self.public = openssl("pkey", "-in", self.private, "-pubout", "-outform", "DER")[-32:].hex()
-
-    def sign(self, message):
-        path = self.private + ".message"
-        with open(path, "wb") as file:
-            file.write(message)
-        return openssl("pkeyutl", "-sign", "-rawin", "-inkey", self.private, "-in", path).hex()
-
-
-def ctl(daemon, *arguments, fails=False):
-    result = subprocess.run([program("vtpmctl"), "--socket", daemon.socket, *arguments], capture_output=True, text=True,
-                            timeout=60, check=False)
-    require((result.returncode != 0) == fails, f"vtpmctl {' '.join(arguments)}: {result.returncode}, {result.stdout} "
-                                               f"{result.stderr}")
-    return result.stderr if fails else result.stdout
 
 
 def labels(daemon, **arguments):

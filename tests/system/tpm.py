@@ -9,7 +9,9 @@ import struct
 
 NO_SESSIONS, SESSIONS = 0x8001, 0x8002
 RH_OWNER, RH_NULL, RS_PW = 0x40000001, 0x40000007, 0x40000009
+RH_LOCKOUT, RH_ENDORSEMENT = 0x4000000A, 0x4000000B
 RC_RETRY, RC_INITIALIZE, RC_FAILURE = 0x922, 0x100, 0x101
+RC_AUTH_FAIL_SESSION_1, RC_LOCKOUT = 0x98E, 0x921
 ALG_RSA, ALG_HMAC, ALG_AES, ALG_KEYEDHASH, ALG_SHA256, ALG_NULL = 0x0001, 0x0005, 0x0006, 0x0008, 0x000B, 0x0010
 ALG_RSASSA, ALG_ECDSA, ALG_ECC, ALG_CFB = 0x0014, 0x0018, 0x0023, 0x0043
 # TPMA_OBJECT
@@ -17,7 +19,8 @@ FIXED_TPM, FIXED_PARENT, SENSITIVE_ORIGIN, USER_AUTH, NO_DA = 0x2, 0x10, 0x20, 0
 RESTRICTED, DECRYPT, SIGN = 0x10000, 0x20000, 0x40000
 # TPMA_NV: owner write and read, auth write and read, no dictionary attack protection
 NV_ATTRIBUTES = 0x2 | 0x4 | 0x20000 | 0x40000 | 0x2000000
-NV_COUNTER = 0x10
+NV_COUNTER, NV_NO_DA = 0x10, 0x2000000
+TPM_CAP_TPM_PROPERTIES, TPM_PT_LOCKOUT_COUNTER = 6, 0x20E
 
 
 class TpmError(Exception):
@@ -133,6 +136,12 @@ class Tpm:
         data = sized(sensitive) + sized(public) + struct.pack(">I", RH_NULL)
         return self.call("TPM2_LoadExternal", 0x167, parameters=data, handle_out=True)[0]
 
+    def context_save(self, handle):
+        return self.call("TPM2_ContextSave", 0x162, [handle])[1].data
+
+    def context_load(self, context):
+        return self.call("TPM2_ContextLoad", 0x161, parameters=context, handle_out=True)[0]
+
     def read_public(self, handle):
         return self.call("TPM2_ReadPublic", 0x173, [handle])[1].sized()
 
@@ -167,6 +176,20 @@ class Tpm:
     def reset_count(self):
         """29.1: TPMS_TIME_INFO is time, clock, resetCount."""
         return struct.unpack(">I", self.call("TPM2_ReadClock", 0x181)[1].take(20)[16:])[0]
+
+    def clock(self):
+        """29.1: ms that the TPM has been powered on, over all its starts."""
+        return struct.unpack(">Q", self.call("TPM2_ReadClock", 0x181)[1].take(16)[8:])[0]
+
+    def lockout_counter(self):
+        """30.2; TPMI_YES_NO, TPM_CAP, count and one property come before the value."""
+        data = struct.pack(">III", TPM_CAP_TPM_PROPERTIES, TPM_PT_LOCKOUT_COUNTER, 1)
+        return struct.unpack(">I", self.call("TPM2_GetCapability", 0x17A, parameters=data)[1].take(17)[13:])[0]
+
+    def dictionary_attack_parameters(self, tries, recovery, lockout_recovery):
+        """25.3; in seconds."""
+        data = struct.pack(">III", tries, recovery, lockout_recovery)
+        self.call("TPM2_DictionaryAttackParameters", 0x13A, [RH_LOCKOUT], data, [b""])
 
     def nv_undefine(self, index):
         self.call("TPM2_NV_UndefineSpace", 0x122, [RH_OWNER, index], auths=[b""])

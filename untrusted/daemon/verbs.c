@@ -67,6 +67,15 @@ static void do_create(struct client *c, const struct request *request)
 
 static void list_from(struct client *c, uint32_t first);
 
+/* What its commits change; of its state vtpmd may know more than the ledger. */
+static void take_news(struct instance *instance, const struct manager_row *row)
+{
+    instance->row.version = row->version;
+    instance->row.reverted = row->reverted;
+    memcpy(instance->row.digest, row->digest, sizeof row->digest);
+    memcpy(instance->row.suspended, row->suspended, sizeof row->suspended);
+}
+
 static struct err take_page(struct client *c, struct reader *results, uint32_t *out_next)
 {
     uint32_t count = 0;
@@ -77,8 +86,7 @@ static struct err take_page(struct client *c, struct reader *results, uint32_t *
         TRY(effects_read_row(results, &row));
         struct instance *instance = roster_find(&c->admin->supervisor->roster, &row.id);
         if (!instance || (row.state == MANAGER_DELETED && !c->deleted)) continue;
-        instance->row.version = row.version;
-        memcpy(instance->row.digest, row.digest, sizeof row.digest);
+        take_news(instance, &row);
         (void)json_array_append_new(c->list, view_instance(instance));
     }
     return OK;
@@ -150,8 +158,7 @@ static void on_row(void *ctx, struct err result, struct reader *results)
         client_answer_error(c, result.code ? result : FAIL(NO_INSTANCE), NULL, NULL);
         return;
     }
-    instance->row.version = row.version;
-    memcpy(instance->row.digest, row.digest, sizeof row.digest);
+    take_news(instance, &row);
     client_answer(c, "return", view_instance(instance));
 }
 

@@ -246,7 +246,11 @@ def drops_root_when_asked(place):
         raise tap.Skip("needs root")
     os.chmod(place.directory, 0o755)
     process = place.start("--secret", place.make_secret(), "--user", "nobody")
-    status = open(f"/proc/{process.pid}/status").read()
+    for _ in range(500):  # it listens before it gives up what it was
+        status = open(f"/proc/{process.pid}/status").read()
+        if re.search(r"^Seccomp:\t2$", status, re.M):
+            break
+        time.sleep(0.01)
     assert re.search(r"^Uid:\t65534\t65534\t65534\t65534$", status, re.M)
     assert re.search(r"^NoNewPrivs:\t1$", status, re.M) and re.search(r"^Seccomp:\t2$", status, re.M)
     assert os.stat(f"/proc/{process.pid}/mem").st_uid == 0  # not dumpable
