@@ -154,8 +154,15 @@ def a_truncated_state_is_refused():
     for size in (0, 1, 127, 128, 143, len(good) // 2, len(good) - 1):
         host.put_state(instance, good[:size])
         host.refused(instance, "cut off", "not a sealed vTPM state", "the instance's state is missing")
-    host.put_state(instance, good + b"\0")
-    host.refused(instance, "cut off or has bytes added")
+
+
+@test
+def what_is_behind_a_state_that_was_not_suspended_is_not_looked_at():
+    host = Stopped()
+    instance = host.instances[0]
+    good = host.state_of(instance)
+    host.put_state(instance, good + good)
+    require(value_of(host.opens(instance)) == 0, "it holds something else")
 
 
 @test
