@@ -189,6 +189,7 @@ enum manager_origin {
  */
 #define OWNER_ACT_LABEL      "vtpm owner v1"
 #define OWNER_ACT_SIZE       (16u + 8u + 16u + 16u + 8u + 32u + 32u + 32u)
+#define OWNER_ARGUMENTS_MAX  (8u + 32u + 32u) /* bytes of a verb's further arguments: of MANAGER_REVERT */
 
 /*
  * An upgrade manifest: u8[16] "vtpm upgrade v1\0", u8[32] MRENCLAVE of the old manager, u8[32] of the new one, u32

@@ -78,16 +78,14 @@ static void context_close(EVP_MD_CTX **context)
 }
 
 struct err ctl_owner_sign(const struct ctl_owner *owner, struct span message,
-                          char out_hex[CTL_HEX_SIZE(ED25519_SIGNATURE_SIZE)])
+                          uint8_t out_signature[ED25519_SIGNATURE_SIZE])
 {
-    uint8_t signature[ED25519_SIGNATURE_SIZE];
-    size_t size = sizeof signature;
+    size_t size = ED25519_SIGNATURE_SIZE;
     EVP_MD_CTX *context DEFER(context_close) = EVP_MD_CTX_new();
     ENSURE(context, NO_MEMORY);
     ENSURE(EVP_DigestSignInit(context, NULL, NULL, NULL, owner->key) == 1, CRYPTO);
-    ENSURE(EVP_DigestSign(context, signature, &size, message.data, message.size) == 1, CRYPTO);
-    ENSURE(size == sizeof signature, CRYPTO);
-    ctl_hex(signature, size, out_hex);
+    ENSURE(EVP_DigestSign(context, out_signature, &size, message.data, message.size) == 1, CRYPTO);
+    ENSURE(size == ED25519_SIGNATURE_SIZE, CRYPTO);
     return OK;
 }
 

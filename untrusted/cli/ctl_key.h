@@ -1,4 +1,4 @@
-/* The keys that are named on vtpmctl's command line: the owner's (Ed25519) and a front-end's (X25519), in PEM. */
+/* The keys that are named on the command lines of vtpmctl and vtpm-sign: the owner's (Ed25519) and a front-end's (X25519), in PEM. */
 #pragma once
 
 #include <openssl/evp.h>
@@ -28,5 +28,5 @@ struct ctl_owner {
 
 struct err ctl_owner_open(const char *path, struct ctl_owner *out_owner, struct explanation *why);
 struct err ctl_owner_sign(const struct ctl_owner *owner, struct span message,
-                          char out_hex[CTL_HEX_SIZE(ED25519_SIGNATURE_SIZE)]);
+                          uint8_t out_signature[ED25519_SIGNATURE_SIZE]);
 void ctl_owner_close(struct ctl_owner *owner);

@@ -46,14 +46,16 @@ void ctl_show_instance(const json_t *instance, FILE *out)
         {"label", "label"}, {"id", "id"}, {"state", "state"}, {"health", "health"}, {"reason", "reason"},
     };
     static const struct line second[] = {
-        {"origin", "origin"},         {"epoch", "epoch"},         {"start number", "start"},
-        {"state version", "version"}, {"state digest", "digest"}, {"declared dead", "deaths"},
-        {"rebuilds", "rebuilds"},     {"ledger slot", "slot"},    {"process", "pid"},
+        {"origin", "origin"},        {"cloned from", "source"},          {"suspended", "suspended"},
+        {"reverted", "reverted"},    {"lockout heals", "lockout-heals"}, {"epoch", "epoch"},
+        {"start number", "start"},   {"state version", "version"},       {"state digest", "digest"},
+        {"declared dead", "deaths"}, {"rebuilds", "rebuilds"},           {"ledger slot", "slot"},
+        {"process", "pid"},
     };
     print_lines(first, sizeof first / sizeof *first, instance, out);
     bool by_operator = is_text(instance, "owner", "operator");
     print_line("owner",
-               by_operator ? "operator (no key: whoever may use vtpmctl may delete it)"
+               by_operator ? "operator (no key: whoever may use vtpmctl may delete or revert it)"
                            : shown_member(instance, "owner").text,
                out);
     bool named = json_is_null(json_object_get(instance, "front-key"));

@@ -1,6 +1,7 @@
 /*
  * vtpm-sign: makes the signing key, makes a signed enclave image out of a linked ELF file, in one step or, for keys
- * that stay in a token, in two, shows what an image is, and signs the manifest that allows an upgrade.
+ * that stay in a token, in two, shows what an image is, signs the manifest that allows an upgrade, and signs what the
+ * owner of an instance wants done to it.
  *
  * Guarantees: an image that it writes was parsed, measured and verified again as a loader and EINIT would. It does not
  * look at the code; tools/check-image does.
@@ -25,6 +26,7 @@
 #include "untrusted/cli/file.h"
 #include "untrusted/cli/key.h"
 #include "untrusted/cli/manifest.h"
+#include "untrusted/cli/owner_act.h"
 #include "untrusted/cli/show.h"
 #include "untrusted/cli/signature.h"
 #include "untrusted/sgx/image.h"
@@ -278,6 +280,22 @@ static struct err run_manifest(struct request *request, struct explanation *why)
     return file_replace(request->out, span_of(bytes, sizeof bytes), why);
 }
 
+static void act_close(struct owner_act *act)
+{
+    owner_act_close(act);
+}
+
+static struct err run_owner_act(struct request *request, struct explanation *why)
+{
+    struct owner_act act DEFER(act_close) = {0};
+    uint8_t signature[ED25519_SIGNATURE_SIZE];
+    TRY(owner_act_read(request->path, &act, why));
+    owner_act_tell(&act, stdout);
+    TRY(end_of_output(why));
+    TRY(owner_act_sign(&act, request->key, signature, why));
+    return file_replace(request->out, span_of(signature, sizeof signature), why);
+}
+
 enum option_number { ELF_FILE, KEY, PUBLIC_KEY, SIGNATURE, PRODID, SVN, DATE, OUT, OLD, NEW, JSON, HELP, OPTION_COUNT };
 
 static const struct option long_options[] = {
@@ -311,6 +329,7 @@ static const struct command {
      run_attach},
     {"show", true, 0, BIT(JSON), run_show},
     {"manifest", false, BIT(OLD) | BIT(NEW) | BIT(SVN) | BIT(KEY) | BIT(OUT), 0, run_manifest},
+    {"owner-act", true, BIT(KEY) | BIT(OUT), 0, run_owner_act},
 };
 
 static const char usage[] =
@@ -321,6 +340,7 @@ static const char usage[] =
     "                 --out IMAGE\n"
     "       vtpm-sign show IMAGE [--json]\n"
     "       vtpm-sign manifest --old MRENCLAVE --new MRENCLAVE --svn N --key RELEASEKEY --out FILE\n"
+    "       vtpm-sign owner-act --key OWNER.pem --out SIGNATURE FILE\n"
     "See vtpm-sign(1).\n";
 
 static struct err take_option(int option, const char *argument, struct request *request, struct explanation *why)

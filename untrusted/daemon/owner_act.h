@@ -5,15 +5,11 @@
 #include "untrusted/daemon/manager.h"
 #include "untrusted/daemon/snapshots.h"
 
-#define OWNER_ARGUMENTS_MAX (sizeof(uint64_t) + SHA256_SIZE + LINK_MRENCLAVE_SIZE)
-
 struct owner_act {
     enum manager_verb verb;
     size_t size;
     uint8_t arguments[OWNER_ARGUMENTS_MAX]; /* what the hash is over */
 };
-
-_Static_assert(MANAGER_LABEL_SIZE <= OWNER_ARGUMENTS_MAX, "the arguments of MANAGER_CLONE fit");
 
 struct owner_act owner_act_delete(void);
 /* The snapshot becomes the state of the version that follows the recorded one. */

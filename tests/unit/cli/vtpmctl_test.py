@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """vtpmctl from outside, against daemons that answer well, badly, late, or as an attacker would.
 
-    vtpmctl_test.py VTPMCTL
+    vtpmctl_test.py VTPMCTL VTPM-SIGN
 """
 
 import copy
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "system"))
 import tap  # noqa: E402
 
-PROGRAM = os.path.abspath(sys.argv[1])
+PROGRAM, SIGN = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 COMPLETION = ROOT / "packaging" / "vtpmctl.bash-completion"
 GREETING = {"vtpm": {"version": "0.2.0", "api": 1}}
 ID = "c9a7e0b1-2233-4455-8899-aabbccddeeff"
@@ -396,6 +396,9 @@ def wrong_command_lines_are_refused_without_a_daemon(place):
             ([], "which command"), (["frob"], "frob: unknown command"), (["show"], "which instance"),
             (["create"], "which label"), (["list", "web1"], "takes no"), (["stop", "--all", "web1"], "takes no instance"),
             (["show", "a", "b"], "b: one argument too many"), (["show", "a", "--force"], "does not take --force"),
+            (["snapshot", "a"], "which name"), (["snapshot", "--list", "a", "b"], "b: one argument too many"),
+            (["snapshot", "--list", "--delete", "a"], "either --list or --delete"), (["revert", "a"], "which snapshot"),
+            (["clone", "a"], "which label"), (["challenge", "a"], "which act"),
             (["--frob", "list"], "--frob: unknown option"), (["create", "a", "--owner"], "a value is missing"),
             (["events", "--since", "-1"], "not a number"), (["--timeout", "0", "list"], "not a number"),
             (["create", "a"] + ["--listen", "front"] * 17, "more than 16 times"),
@@ -798,6 +801,200 @@ def store_wants_a_verb_and_one_file(place):
         place.fails(*words, status=2, saying=saying)
 
 
+# --- the owner's other acts ---
+
+SNAPSHOT = {"name": "first", "version": 7, "created": 1790000000, "digest": "8e" * 32, "manager": "5b" * 32, "size": 4584}
+REVERT = (13).to_bytes(8, "little") + bytes.fromhex("8e" * 32 + "5b" * 32)  # version 12 is recorded
+VERB_NUMBERS = {"delete": 9, "revert": 13, "set-owner": 14, "clone": 15}
+
+
+def acts(place, heir):
+    """For each act: the words of the command line, what is sent beside the instance, and what is hashed."""
+    _, public, public_hex = place.key(heir, "heir")
+    return {
+        "delete": (["delete", "web1"], {}, b""),
+        "revert": (["revert", "web1", "first"], {"snapshot": "first"}, REVERT),
+        "set-owner": (["owner", "web1", "--set", public], {"owner": public_hex}, bytes.fromhex(public_hex)),
+        "clone": (["clone", "web1", "web2"], {"label": "web2"}, b"web2".ljust(64, b"\0")),
+    }
+
+
+def challenges(place, arguments):
+    """A daemon that challenges as it should, for the arguments that are to be hashed."""
+    place.daemon.answers["snapshots"] = {"snapshots": [{**SNAPSHOT, "name": "other", "digest": "00" * 32}, SNAPSHOT]}
+    place.daemon.answers["challenge"] = lambda _, request: {
+        "nonce": NONCE, "arguments": arguments.hex(),
+        "message": act(verb=VERB_NUMBERS[request["arguments"]["verb"]], arguments=arguments).hex()}
+
+
+@test
+def each_act_is_signed_by_the_owner(place):
+    private, secret, instance = owned(place)
+    for verb, (words, about, arguments) in acts(place, ed25519.Ed25519PrivateKey.generate()).items():
+        place.daemon.requests.clear()
+        place.daemon.answers[verb] = instance
+        challenges(place, arguments)
+        place.succeeds(*words, "--owner-key", secret)
+        tap.require(place.daemon.asked("challenge") == [{"instance": ID, "verb": verb, **about}], place.daemon.requests)
+        asked = place.daemon.asked(verb)[0]
+        tap.require({**asked, "signature": None} == {"instance": "web1", "signature": None, **about}, asked)
+        private.public_key().verify(bytes.fromhex(asked["signature"]),
+                                    act(verb=VERB_NUMBERS[verb], arguments=arguments))
+
+
+@test
+def a_lying_daemon_has_no_other_act_signed(place):
+    """Of another verb, over other arguments, or for a snapshot of another digest than it showed."""
+    _, secret, instance = owned(place)
+    cases = acts(place, ed25519.Ed25519PrivateKey.generate())
+    for verb, (words, _, arguments) in cases.items():
+        place.daemon.answers[verb] = instance
+        challenges(place, arguments)
+        messages = [act(verb=VERB_NUMBERS[other], arguments=arguments) for other in cases if other != verb]
+        messages += [act(verb=VERB_NUMBERS[verb], arguments=other)
+                     for name, (_, _, other) in cases.items() if name != verb]
+        for message in messages:
+            place.daemon.answers["challenge"] = {"nonce": NONCE, "message": message.hex(), "arguments": ""}
+            place.fails(*words, "--owner-key", secret, status=3, saying="nothing was signed")
+        tap.require(place.daemon.asked(verb) == [], f"{verb} was signed")
+
+
+@test
+def without_a_key_acts_are_just_asked_for(place):
+    place.daemon.answers.update({verb: WEB1 for verb in VERB_NUMBERS})
+    for words, verb, expected in (
+            (["revert", "web1", "first"], "revert", {"instance": "web1", "snapshot": "first"}),
+            (["owner", "web1", "--operator"], "set-owner", {"instance": "web1", "owner": None}),
+            (["clone", "web1", "web2", "--no-start", "--listen", "front"], "clone",
+             {"instance": "web1", "label": "web2", "start": False, "listen": ["front"]})):
+        place.succeeds(*words)
+        tap.require(place.daemon.asked(verb) == [expected], place.daemon.requests)
+    tap.require(place.daemon.asked("challenge") == [], "it asked for a challenge")
+    for words in (["owner", "web1"], ["owner", "web1", "--operator", "--set", place.path("none")]):
+        place.fails(*words, status=2, saying="either --set")
+
+
+@test
+def a_snapshot_that_there_is_not_is_not_signed_for(place):
+    _, secret, _ = owned(place)
+    challenges(place, REVERT)
+    place.fails("revert", "web1", "none", "--owner-key", secret, status=1, saying="no snapshot named none")
+    for change in ({"digest": 5}, {"manager": "xx"}, {"digest": "8e" * 31}):
+        place.daemon.answers["snapshots"] = {"snapshots": [{**SNAPSHOT, **change}]}
+        place.fails("revert", "web1", "first", "--owner-key", secret, status=3, saying="digest or manager")
+    tap.require(place.daemon.asked("revert") == [], "it signed")
+
+
+def sign_offline(place, secret, name, out="signature"):
+    return subprocess.run([SIGN, "owner-act", "--key", secret, "--out", place.path(out), place.path(name)],
+                          capture_output=True, text=True, check=False, timeout=30)
+
+
+@test
+def each_act_is_signed_where_the_key_is(place):
+    private, secret, instance = owned(place)
+    told = {"delete": "delete the instance", "revert": "8e" * 32, "set-owner": "new owner", "clone": "web2"}
+    for verb, (words, about, arguments) in acts(place, ed25519.Ed25519PrivateKey.generate()).items():
+        place.daemon.requests.clear()
+        place.daemon.answers[verb] = instance
+        challenges(place, arguments)
+        text = place.succeeds("challenge", words[1], words[0], *words[2:], "--out", place.path("act"))
+        tap.require("vtpm-sign owner-act" in text, text)
+        tap.require(place.daemon.asked("challenge") == [{"instance": "web1", "verb": verb, **about}], place.daemon.requests)
+        message = act(verb=VERB_NUMBERS[verb], arguments=arguments)
+        tap.require(Path(place.path("act")).read_bytes() == message + arguments, "the file")
+        result = sign_offline(place, secret, "act")
+        tap.require(result.returncode == 0, result.stderr)
+        for words_told in (told[verb], ID, DOMAIN, MANAGER):
+            tap.require(words_told in result.stdout, f"{verb}: {words_told} is not told: {result.stdout}")
+        place.succeeds(*words, "--signature", place.path("signature"))
+        private.public_key().verify(bytes.fromhex(place.daemon.asked(verb)[0]["signature"]), message)
+
+
+@test
+def what_is_no_act_is_not_signed(place):
+    _, secret, _ = owned(place)
+    good = act(verb=13, arguments=REVERT) + REVERT
+    label = b"web2\x1b[2J".ljust(64, b"\0")
+    for content in (b"", good[:-1], good + b"\0", good[:183], act(verb=8), act(verb=9, label=b"vtpm owner v2"),
+                    act(verb=13, arguments=REVERT), act(verb=13, arguments=REVERT[:-1] + b"x") + REVERT,
+                    act(verb=15, arguments=label) + label, act(verb=9, arguments=b"x") + b"x",
+                    act(verb=15, arguments=b"w" * 64) + b"w" * 64, good[:18] + b"\1" + good[19:]):
+        Path(place.path("act")).write_bytes(content)
+        result = sign_offline(place, secret, "act")
+        tap.require(result.returncode == 1 and result.stderr.startswith("vtpm-sign: "), f"{content.hex()}: {result}")
+        tap.require(not os.path.exists(place.path("signature")), f"{content.hex()} was signed")
+
+
+@test
+def a_signature_file_has_64_bytes(place):
+    place.daemon.answers["delete"] = WEB1
+    Path(place.path("signature")).write_bytes(bytes(63))
+    place.fails("delete", "web1", "--signature", place.path("signature"), status=1, saying="a signature has 64")
+    place.fails("delete", "web1", "--signature", place.path("none"), status=1, saying="No such file")
+    place.fails("delete", "web1", "--signature", "a", "--owner-key", "b", status=2, saying="either --owner-key")
+    tap.require(place.daemon.asked("delete") == [], "it asked")
+
+
+@test
+def a_challenge_of_another_form_is_not_written(place):
+    for answer in ({}, {"message": act().hex()}, {"message": act().hex()[2:], "arguments": ""},
+                   {"message": act().hex(), "arguments": "00" * 73}, {"message": act().hex(), "arguments": "0"},
+                   {"message": 5, "arguments": ""}):
+        place.daemon.answers["challenge"] = answer
+        place.fails("challenge", "web1", "delete", "--out", place.path("act"), status=3, saying="no message or arguments")
+        tap.require(not os.path.exists(place.path("act")), f"{answer} was written")
+    for words in (["delete", "x"], ["revert"], ["clone"], ["stop"], ["owner"], ["delete", "--operator"], ["delete"]):
+        place.fails("challenge", "web1", *words, status=2, saying="challenge|owner")
+
+
+# --- snapshots, suspend, declare-dead ---
+
+
+@test
+def snapshots_are_taken_listed_and_deleted(place):
+    place.daemon.answers.update({"snapshot": SNAPSHOT, "snapshots": {"snapshots": [SNAPSHOT, {**SNAPSHOT, "name": "b"}]},
+                                 "snapshot-delete": {}})
+    tap.require(place.succeeds("snapshot", "web1", "first") == f"first  version 7  {'8e' * 32}\n", "taken")
+    lines = place.succeeds("snapshot", "--list", "web1").splitlines()
+    tap.require(lines[0].split() == "NAME VERSION CREATED SIZE DIGEST".split() and len(lines) == 3, lines)
+    tap.require(lines[1].split()[:2] == ["first", "7"] and "2026-09-21 14:13:20 UTC" in lines[1], lines)
+    tap.require(all(len(line) <= 100 for line in lines), "wider than 100 columns")
+    tap.require(json.loads(place.succeeds("--json", "snapshot", "--list", "web1"))["snapshots"][1]["name"] == "b", "json")
+    tap.require(place.succeeds("snapshot", "--delete", "web1", "first") == "", "deleted")
+    tap.require(place.daemon.asked("snapshot") == [{"instance": "web1", "name": "first"}], place.daemon.requests)
+    tap.require(place.daemon.asked("snapshot-delete") == [{"instance": "web1", "name": "first"}], place.daemon.requests)
+
+
+@test
+def a_list_of_snapshots_that_lies_steers_no_terminal(place):
+    name = HOSTILE_TEXT.replace("\x00", "")
+    place.daemon.answers["snapshots"] = {"snapshots": [{**SNAPSHOT, "name": name, "digest": name}, 5, {}]}
+    result = place.run("snapshot", "--list", "web1")
+    tap.require(result.returncode == 0 and not STEERING.search(result.stdout.decode()), result)
+    place.daemon.answers["snapshots"] = {"snapshots": 5}
+    place.fails("snapshot", "--list", "web1", status=3, saying="no snapshots")
+
+
+@test
+def suspend_and_declare_dead_send_what_the_command_line_says(place):
+    for verb in ("suspend", "declare-dead"):
+        place.daemon.answers[verb] = {**WEB1, "state": "stopped"}
+        tap.require("stopped" in place.succeeds(verb, "web1"), verb)
+        tap.require(place.daemon.asked(verb) == [{"instance": "web1"}], place.daemon.requests)
+
+
+@test
+def what_heals_lockout_is_said_at_create_and_shown(place):
+    place.daemon.answers.update(create=WEB1, show={**WEB1, "lockout-heals": "never", "source": OTHER_ID, "origin": "clone",
+                                                   "suspended": True, "reverted": False})
+    place.succeeds("create", "web1", "--lockout-heals", "never")
+    tap.require(place.daemon.asked("create") == [{"label": "web1", "lockout-heals": "never"}], place.daemon.requests)
+    text = place.succeeds("show", "web1")
+    for caption, value in (("lockout heals", "never"), ("cloned from", OTHER_ID), ("suspended", "yes"), ("reverted", "no")):
+        tap.require(re.search(rf"^{caption} +{value}$", text, re.MULTILINE), text)
+
+
 # --- completion ---
 
 
@@ -818,16 +1015,18 @@ def complete(place, *words):
 @test
 def bash_completes_commands_and_options(place):
     tap.require(complete(place, "st") == ["start", "stop", "status", "store"], "commands")
+    tap.require(complete(place, "su") == ["suspend"], "commands")
     tap.require(complete(place, "create", "web1", "--o") == ["--owner"], "options")
-    tap.require(complete(place, "--socket", "list", "de") == ["delete"], "an option's value is not the command")
+    tap.require(complete(place, "--socket", "list", "del") == ["delete"], "an option's value is not the command")
     tap.require(complete(place, "delete", "web1", "--f") == ["--force"], "options of delete")
 
 
 @test
 def bash_completes_every_command_and_option_that_there_is(place):
     usage = place.succeeds("--help")
-    commands = re.findall(r"^  ((?:store )?[a-z]+)", usage, re.MULTILINE)
-    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 12, f"commands: {complete(place, '')}")
+    commands = re.findall(r"^  ((?:store )?[a-z-]+)", usage, re.MULTILINE)
+    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 19,
+                f"commands: {complete(place, '')}")
     for command in commands:
         for line in usage.splitlines():
             for option in re.findall(r"--[a-z-]+", line) if line.startswith(f"  {command} ") else ():
