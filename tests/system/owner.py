@@ -5,8 +5,11 @@ with it (D1).
 """
 
 import contextlib
+import os
+import subprocess
+import time
 
-from harness import Daemon, Owner
+from harness import Daemon, Instance, Owner, ctl, program
 from tap import require, run, test
 from tpm import (NV_ATTRIBUTES, NV_NO_DA, RC_AUTH_FAIL_SESSION_1, RC_LOCKOUT, RH_ENDORSEMENT, TpmError, storage_key)
 
@@ -124,7 +127,7 @@ def a_clone_has_the_same_owner_and_other_keys():
                           signature=sign(owner, instance, "clone", label="owned-clone"))
     require((shown["origin"], shown["source"]) == ("clone", instance.identity), f"it is {shown}")
     require((shown["owner"], shown["lockout-heals"]) == (owner.public, "never"), f"it is {shown}")
-    clone = instance.__class__(daemon, shown)
+    clone = Instance(daemon, shown)
     clone.wait_serving()
     other = started_client(clone)
     require(client.read_public(client.create_primary(storage_key(), hierarchy=RH_ENDORSEMENT)[0]) !=
@@ -136,6 +139,35 @@ def a_clone_has_the_same_owner_and_other_keys():
         pass
     require(client.nv_read(INDEX, 8) == b"secret..", "the source goes on otherwise")
     require(instance.show()["state"] == "running" and instance.show()["epoch"] == 0, f"it is {instance.show()}")
+
+
+@test
+def vtpmctl_signs_each_act_with_a_key_that_is_here_or_elsewhere():
+    daemon = shared()
+    owner, heir = Owner(daemon.directory), Owner(daemon.directory, "heir")
+    act, signature = (os.path.join(daemon.directory, name) for name in ("act", "signature"))
+    ctl(daemon, "create", "by-ctl", "--owner", owner.public_file, "--lockout-heals", "start-only")
+    instance = Instance(daemon, daemon.call("show", instance="by-ctl"))
+    write(started_client(instance), b"first...")
+    ctl(daemon, "snapshot", "by-ctl", "first")
+    write(started_client(instance), b"second..")
+    ctl(daemon, "stop", "by-ctl")
+    ctl(daemon, "revert", "by-ctl", "first", fails=True)
+    ctl(daemon, "challenge", "by-ctl", "revert", "first", "--out", act)
+    told = subprocess.run([program("vtpm-sign"), "owner-act", "--key", owner.private, "--out", signature, act],
+                          capture_output=True, text=True, check=True).stdout
+    require(instance.identity in told and "put an older state back" in told, f"it tells {told}")
+    ctl(daemon, "revert", "by-ctl", "first", "--signature", signature)
+    ctl(daemon, "revert", "by-ctl", "first", "--signature", signature, fails=True)
+    ctl(daemon, "start", "by-ctl")
+    require(started_client(instance).nv_read(INDEX, 8) == b"first...", "its state is another one")
+    ctl(daemon, "stop", "by-ctl")
+    ctl(daemon, "clone", "by-ctl", "by-ctl-clone", "--no-start", "--owner-key", owner.private)
+    ctl(daemon, "owner", "by-ctl", "--set", heir.public_file, "--owner-key", owner.private)
+    ctl(daemon, "delete", "by-ctl", "--owner-key", owner.private, fails=True)
+    ctl(daemon, "delete", "by-ctl", "--owner-key", heir.private)
+    shown = daemon.call("show", instance="by-ctl-clone")
+    require((shown["source"], shown["owner"]) == (instance.identity, owner.public), f"it is {shown}")
 
 
 # --- without -----------------------------------------------------------------------------------------------------------
@@ -244,6 +276,30 @@ def the_same_state_twice_draws_other_random_bytes():
         drawn.add(started_client(instance).get_random(32))
         instance.stop()
     require(len(drawn) == 3, "random bytes came twice")
+
+
+@test
+def s4_what_heals_lockout_is_the_policy_of_create():
+    """With a recovery time of a second, time heals; or a start does; or nothing."""
+    counts = {}
+    for policy in ("time", "start-only", "never"):
+        instance = shared().create(f"heals-{policy}", lockout_heals=policy)
+        client = started_client(instance)
+        client.dictionary_attack_parameters(10, 1, 1)
+        client.nv_define(PIN, 8, auth=b"right", attributes=NV_ATTRIBUTES & ~NV_NO_DA)
+        client.nv_write(PIN, b"secret..", auth=b"right")
+        for _ in range(3):
+            guess(client)
+        time.sleep(1.5)
+        client.get_random(8)
+        waited = client.lockout_counter()
+        client.shutdown()
+        instance.stop()
+        instance.start()
+        counts[policy] = waited, started_client(instance).lockout_counter()
+    require(counts["time"][0] < 3, f"time does not heal: {counts}")
+    require(counts["start-only"] == (3, 2), f"not the start alone heals: {counts}")
+    require(counts["never"] == (3, 3), f"something heals: {counts}")
 
 
 # --- its end -----------------------------------------------------------------------------------------------------------

@@ -560,8 +560,7 @@ static struct err check_use(const struct command *command, unsigned seen, const 
     if (request->list) most = needed = 1;
     if (request->list && request->remove) return explain(why, FAIL(USAGE), "either --list or --delete");
     if (given < needed) return explain(why, FAIL(USAGE), "%s: which %s?", command->name, command->words[given]);
-    if (given > most && most > 0)
-        return explain(why, FAIL(USAGE), "%s: one argument too many", request->words[most]);
+    if (given > most && most > 0) return explain(why, FAIL(USAGE), "%s: one argument too many", request->words[most]);
     if (given > most)
         return explain(why, FAIL(USAGE), "%s%s takes no %s", command->name, request->all ? " --all" : "",
                        command->words[0] ? command->words[0] : "argument");
