@@ -3,15 +3,16 @@
 time, from another moment or from another instance, and no random byte is drawn twice.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import struct
 import time
 
-from harness import Daemon, Instance, new_directory, wait_for
+from harness import AdminError, Daemon, Instance, new_directory, wait_for
 from tap import require, run, test
-from tpm import digest, storage_key
+from tpm import TpmError, digest, storage_key
 
 PCR, INDEX = 16, 0x01800090
 BLANK = bytes(32)
@@ -228,23 +229,24 @@ def only_what_serves_is_suspended():
 def vtpmd_that_is_killed_while_one_is_being_suspended_loses_nothing():
     """Either it was suspended, or it goes on: never shut down."""
     daemon = Daemon(settings={"rebuild": "manual"})
-    for turn in range(4):
+    for turn in range(8):
         instance, client, value = measured(f"killed-{turn}", daemon)
         client.close()
         admin = daemon.admin()
         admin.send("suspend", instance=instance.identity)
-        time.sleep(turn * 0.003)
+        time.sleep(turn * 0.0015)
         daemon.kill()
         daemon.start()
         def goes_on(instance=instance):
             shown = instance.show()
             if shown["state"] == "stopped":
                 require(shown["suspended"], f"it was shut down: {shown}")
-                instance.call("start")
+                with contextlib.suppress(AdminError):  # vtpmd may have begun to start it itself: it is wanted
+                    instance.call("start")
             try:
                 return instance.connect().pcr_read(PCR)
-            except OSError:
-                return None  # it has just ended, or begun
+            except (OSError, TpmError):
+                return None  # it ends at this moment, or has just begun
         require(wait_for(goes_on, "it does not go on") == value, f"its volatile state is lost: {instance.show()}")
 
 

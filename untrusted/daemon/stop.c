@@ -97,8 +97,10 @@ static void on_stopped(void *ctx, struct err result, struct reader *results)
 {
     struct instance *i = ctx;
     if (i->supervisor->ending) return;
+    struct connection *c = i->phase == PHASE_GREETED ? NULL : i->connection; /* that the receipt came on */
     i->receipt_given = false;
     if (lifecycle_take_row(i, result, results)) {
+        if (c) connections_send(c, WIRE_RECORDED, NULL, 0);
         settings_ended(i);
         on_no_holder(i);
         return;
@@ -106,7 +108,9 @@ static void on_stopped(void *ctx, struct err result, struct reader *results)
     log_line(LOG_LEVEL_ERROR, "%s: its receipt was refused: %s", i->row.label, err_sentence(result));
     lifecycle_set_reason(i, err_sentence(result));
     if (i->act.kind == ACT_STOP) lifecycle_finish(i, result, i->reason);
-    if (!i->process && !i->connection)
+    if (c)
+        connections_refuse(c, result);
+    else if (!i->process && !i->connection)
         lifecycle_gone(i);
     else if (i->phase == PHASE_GREETED)
         lifecycle_greeted(i);

@@ -118,19 +118,10 @@ static void tell_peer(struct service *s, struct span message, bool is_commit)
                       : wire_send(stream, WIRE_PEER, &message, 1));
 }
 
-static void on_drained(void *ctx)
-{
-    struct service *s = ctx;
-    if (s->stage == STOPPED) end_loop(s, s->end);
-}
-
 static void deliver_receipt(struct service *s)
 {
     const struct span receipt = span_of(s->receipt, sizeof s->receipt);
-    if (!s->daemon) return;
-    struct err result = wire_send(line_stream(s->daemon), WIRE_RECEIPT, &receipt, 1);
-    sent(s, result);
-    if (!result.code && s->daemon && !wire_pending(line_stream(s->daemon))) on_drained(s);
+    if (s->daemon) sent(s, wire_send(line_stream(s->daemon), WIRE_RECEIPT, &receipt, 1));
 }
 
 /* --- time: one timer that is set at most once in a timeout, not once for each commit --- */
@@ -308,7 +299,8 @@ static void on_link(struct service *s, struct span body)
 /* Nothing that is tried again would change these. */
 static bool is_final(struct err why)
 {
-    static const uint16_t codes[] = {ERR_FENCED, ERR_DELETED, ERR_NO_INSTANCE, ERR_VERB_STATE, ERR_FRONT_ENROLLED};
+    static const uint16_t codes[] = {ERR_FENCED,     ERR_DELETED,        ERR_NO_INSTANCE,
+                                     ERR_VERB_STATE, ERR_FRONT_ENROLLED, ERR_RECEIPT};
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (codes[i] == why.code) return true;
     return false;
@@ -320,6 +312,10 @@ static void on_refused(struct service *s, struct span body)
     struct err result = wire_parse_refused(body, &why);
     if (result.code) {
         daemon_lost(s, result);
+        return;
+    }
+    if (s->stage == STOPPED && why.code == ERR_FENCED) {
+        end_loop(s, s->end); /* there is no holder: the receipt was recorded, and the word of it was lost */
         return;
     }
     log_line(LOG_LEVEL_ERROR, "%s: vtpmd refuses: %s", s->options.instance, err_sentence(why));
@@ -339,6 +335,15 @@ static void on_stop(struct service *s, struct span body)
         stop_as(s, mode);
 }
 
+static void on_recorded(struct service *s, struct span body)
+{
+    (void)body;
+    if (s->stage == STOPPED)
+        end_loop(s, s->end);
+    else
+        daemon_lost(s, FAIL(PROTOCOL));
+}
+
 static void on_ask_health(struct service *s, struct span body)
 {
     (void)body;
@@ -348,8 +353,9 @@ static void on_ask_health(struct service *s, struct span body)
 static void on_frame(void *ctx, const struct wire_frame *frame)
 {
     static void (*const rows[])(struct service * s, struct span body) = {
-        [WIRE_PEER] = on_peer,       [WIRE_STATE] = on_state, [WIRE_LINK] = on_link,
-        [WIRE_REFUSED] = on_refused, [WIRE_STOP] = on_stop,   [WIRE_ASK_HEALTH] = on_ask_health,
+        [WIRE_PEER] = on_peer,         [WIRE_STATE] = on_state, [WIRE_LINK] = on_link,
+        [WIRE_REFUSED] = on_refused,   [WIRE_STOP] = on_stop,   [WIRE_ASK_HEALTH] = on_ask_health,
+        [WIRE_RECORDED] = on_recorded,
     };
     struct service *s = ctx;
     if (frame->kind < sizeof rows / sizeof rows[0] && rows[frame->kind])
@@ -391,7 +397,7 @@ static void resume(struct service *s)
 
 void service_connect(struct service *s, int fd)
 {
-    const struct line_owner owner = {.ctx = s, .frame = on_frame, .ended = on_ended, .drained = on_drained};
+    const struct line_owner owner = {.ctx = s, .frame = on_frame, .ended = on_ended};
     line_close(&s->daemon);
     struct err result = line_open(s->options.event, fd, WIRE_BODY_MAX, &owner, &s->daemon);
     if (result.code) {
@@ -569,7 +575,7 @@ static void stop_overdue(struct service *s)
     }
     log_line(LOG_LEVEL_ERROR,
              s->stage == STOPPED
-                 ? "%s: the TPM is off, but its receipt could not be delivered: vtpmd was not there for %" PRIu64
+                 ? "%s: the TPM is off, but its receipt was not recorded: vtpmd was not there for %" PRIu64
                    " s; the next start needs its word that this one is dead"
                  : "%s: the TPM's last state was not recorded within %" PRIu64
                    " s (--commit-timeout); this ends without a receipt",

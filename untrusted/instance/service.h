@@ -1,7 +1,7 @@
 /*
  * One instance at work: the relay between its front-end, its enclave and vtpmd.
  *
- *   OPENED ──connection──► GREETED ──STATE──► LOADED ──LINK──► LINKED ──receipt──► STOPPED
+ *   OPENED ──connection──► GREETED ──STATE──► LOADED ──LINK──► LINKED ──receipt──► STOPPED ──RECORDED──► the loop ends
  *
  *   SERVING ──the enclave fails, or an answer of vtpmd takes too long──► BROKEN ──reset──► the loop ends
  *   AWAITING_RESET ──the client's reset──► SERVING
@@ -11,7 +11,7 @@
  * this and every following request fails and the enclave is not entered again; a connection to vtpmd that is lost once
  * LINK was received disturbs nobody who does not have to wait for vtpmd, one that is lost before is the end of this
  * enclave. An end that was asked for lets what is under way finish, shuts the TPM down in order, or suspends it if vtpmd
- * says so, and delivers the receipt. A suspend that is refused, by the enclave or because there is nothing to go on from,
+ * says so, and says the receipt until it is recorded. A suspend that is refused, by the enclave or because there is nothing to go on from,
  * changes nothing: vtpmd is told, and the service goes on. All that passes through is sealed or a record of a session that this code is no end of.
  */
 #pragma once
@@ -24,7 +24,7 @@
 
 /* What the event loop ends with. */
 enum service_end {
-    SERVICE_ENDED = 0,   /* as asked; the receipt is delivered */
+    SERVICE_ENDED = 0,   /* as asked; the receipt is recorded */
     SERVICE_FAILED = 1,  /* the end could not be in order, or there is no use in trying again */
     SERVICE_REBUILD = 2, /* a client wants a reset that only a new enclave can serve */
     SERVICE_AGAIN = 3,   /* a new enclave is wanted: this one never served, or its front-end has gone */

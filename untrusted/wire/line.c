@@ -63,10 +63,7 @@ static struct err flush(struct line *line)
     if (!wire_pending(line->stream)) return OK;
     struct err result = wire_flush(line->stream);
     if (result.code == ERR_PEER_CLOSED) return OK;
-    TRY(result);
-    if (wire_pending(line->stream)) return OK;
-    if (line->owner.drained) line->owner.drained(line->owner.ctx);
-    return OK;
+    return result;
 }
 
 static struct err take_frames(struct line *line)

@@ -22,8 +22,6 @@ struct line_owner {
     void (*frame)(void *ctx, const struct wire_frame *frame);
     /* The connection cannot be used any more (ERR_PEER_CLOSED, ERR_PROTOCOL, ...); the owner closes the line. */
     void (*ended)(void *ctx, struct err why);
-    /* Everything that was queued is sent; NULL if nobody wants to know. */
-    void (*drained)(void *ctx);
 };
 
 /* fd is taken over, also on error, and has to be non-blocking. ERR_NO_MEMORY, ERR_SYSTEM. */

@@ -45,6 +45,7 @@ static const size_t limits[] = {
     [WIRE_FAILED] = 8,
     [WIRE_SHUTDOWN] = 0,
     [WIRE_STOP_REFUSED] = 2,
+    [WIRE_RECORDED] = 0,
 };
 #define KIND_COUNT (sizeof limits / sizeof limits[0])
 

@@ -15,7 +15,7 @@
  *    4 STATE          vtpmd     u64 version, then what COMMIT brought as the sealed state (version 0: none)
  *    5 LINK           vtpmd     u8 link kind, u8[7] 0, u8[16] id, u64 epoch, u64 start,
  *                               u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] share of the instance
- *    6 RECEIPT        instance  PEER_RECEIPT_SIZE bytes of abi/peer.h
+ *    6 RECEIPT        instance  PEER_RECEIPT_SIZE bytes of abi/peer.h; said again on each connection until RECORDED
  *    7 STOP           vtpmd     u8 enum stop_mode, u8[7] 0: end in order, send the receipt
  *    8 REFUSED        vtpmd     u16 err code: no more is done for this connection
  *                   instance  u16 err code: its enclave does not take the state; the process ends
@@ -23,6 +23,7 @@
  *                               and when the daemon asks
  *   10 ASK_HEALTH     vtpmd     empty
  *   15 STOP_REFUSED   instance  u16 err code: it cannot be suspended, and goes on as if it had not been asked
+ *   16 RECORDED       vtpmd     empty: the receipt is recorded, and the process that brought it may end
  *
  * vtpm-front and vtpmd (the same socket)
  *
@@ -71,6 +72,7 @@ enum wire_kind {
     WIRE_FAILED = 13,
     WIRE_SHUTDOWN = 14,
     WIRE_STOP_REFUSED = 15,
+    WIRE_RECORDED = 16,
 };
 
 enum wire_health {

@@ -168,6 +168,7 @@ static void expect_orderly_end(uint64_t version, int code)
     rig_expect_commit(&rig, version);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     rig_expect(&rig, WIRE_RECEIPT);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, code);
 }
 

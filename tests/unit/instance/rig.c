@@ -230,6 +230,11 @@ void rig_connect(struct rig *rig)
     service_connect(rig->service, pair[1]);
 }
 
+void rig_recorded(struct rig *rig)
+{
+    assert_ok(wire_send(rig->daemon, WIRE_RECORDED, NULL, 0));
+}
+
 void rig_hang_up(struct rig *rig)
 {
     wire_stream_close(&rig->daemon);

@@ -56,6 +56,8 @@ void rig_end(struct rig *rig);
 void rig_connect(struct rig *rig);
 /* vtpmd goes away. */
 void rig_hang_up(struct rig *rig);
+/* The receipt is. */
+void rig_recorded(struct rig *rig);
 void rig_run_for(struct rig *rig, uint64_t usec);
 /* Runs until the frame that vtpmd gets next is there, five seconds at most, which has to be of this kind. */
 struct span rig_expect(struct rig *rig, enum wire_kind kind);

@@ -381,6 +381,7 @@ static void stop_shuts_down_in_order_and_delivers_the_receipt(void **state)
     assert_int_equal(rig.stop_mode, INSTANCE_STOP_OFF);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
@@ -399,6 +400,7 @@ static void stop_lets_the_running_commit_finish(void **state)
     rig_expect_commit(&rig, 2);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     rig_expect(&rig, WIRE_RECEIPT);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
@@ -418,6 +420,7 @@ static void a_suspend_ends_in_order(void **state)
     SAY(data, command);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
     assert_int_equal(rig.number[INSTANCE_STOP], 1);
 }
@@ -439,6 +442,7 @@ static void a_suspend_that_the_enclave_refuses_changes_nothing(void **state)
     assert_int_equal(rig.stop_mode, INSTANCE_STOP_OFF);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     rig_expect(&rig, WIRE_RECEIPT);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
@@ -550,7 +554,63 @@ static void a_receipt_is_kept_until_vtpmd_is_back(void **state)
     assert_true(hello.serving);
     assert_int_equal(hello.start, RIG_START);
     assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+/* Ends the connection, and takes the receipt on the next one. */
+static void take_receipt_again(void)
+{
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 20000);
+    rig_connect(&rig);
+    rig_expect(&rig, WIRE_HELLO_INSTANCE);
+    assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+}
+
+static void a_receipt_is_said_again_until_it_is_recorded(void **state)
+{
+    (void)state;
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    assert_int_equal(rig_expect(&rig, WIRE_RECEIPT).size, PEER_RECEIPT_SIZE);
+    rig_expect_nothing(&rig);
+    take_receipt_again();
+    take_receipt_again();
+    rig_recorded(&rig);
+    rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+static void that_there_is_no_holder_any_more_ends_it_too(void **state)
+{
+    (void)state;
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect(&rig, WIRE_RECEIPT);
+    take_receipt_again();
+    assert_ok(wire_send_refused(rig.daemon, FAIL(FENCED)));
+    rig_assert_ended(&rig, SERVICE_ENDED);
+}
+
+static void a_receipt_that_is_refused_ends_as_a_failure(void **state)
+{
+    (void)state;
+    service_stop(rig.service);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    rig_expect(&rig, WIRE_RECEIPT);
+    assert_ok(wire_send_refused(rig.daemon, FAIL(RECEIPT)));
+    rig_assert_ended(&rig, SERVICE_FAILED);
+}
+
+static void nothing_is_recorded_that_was_not_said(void **state)
+{
+    (void)state;
+    rig_recorded(&rig);
+    rig_run_for(&rig, 20000);
+    assert_int_equal(rig.disconnected, 1);
 }
 
 static void a_receipt_that_nobody_takes_ends_as_a_failure(void **state)
@@ -575,6 +635,7 @@ static void a_clients_shutdown_is_answered_when_the_tpm_is_off(void **state)
     rig_expect_commit(&rig, 2);
     rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
     rig_expect(&rig, WIRE_RECEIPT);
+    rig_recorded(&rig);
     rig_assert_ended(&rig, SERVICE_ENDED);
 }
 
@@ -781,6 +842,10 @@ int main(void)
         BLANK_TEST(what_is_not_on_is_not_suspended),
         SERVICE_TEST(stop_without_an_answer_of_vtpmd_ends_and_says_so),
         SERVICE_TEST(a_receipt_is_kept_until_vtpmd_is_back),
+        SERVICE_TEST(a_receipt_is_said_again_until_it_is_recorded),
+        SERVICE_TEST(that_there_is_no_holder_any_more_ends_it_too),
+        SERVICE_TEST(a_receipt_that_is_refused_ends_as_a_failure),
+        SERVICE_TEST(nothing_is_recorded_that_was_not_said),
         SERVICE_TEST(a_receipt_that_nobody_takes_ends_as_a_failure),
         SERVICE_TEST(a_clients_shutdown_is_answered_when_the_tpm_is_off),
         SERVICE_TEST(what_comes_behind_a_shutdown_is_not_begun),
