@@ -266,7 +266,7 @@ static void what_is_no_frame_ends_the_connection(void **state)
     (void)state;
     static const uint8_t rows[][WIRE_HEADER_SIZE] = {
         {0, 0, 0, 0, 0},                          /* no kind */
-        {0, 0, 0, 0, WIRE_RECORDED + 1},      /* unknown */
+        {0, 0, 0, 0, WIRE_RECORDED + 1},          /* unknown */
         {0, 0, 0, 0, WIRE_STOP, 1},               /* padding */
         {0, 0, 0, 0, WIRE_STOP, 0, 0, 1},         /* padding */
         {9, 0, 0, 0, WIRE_STOP},                  /* larger than the kind */
