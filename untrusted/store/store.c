@@ -80,8 +80,9 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DROP_STATE] = "DELETE FROM states WHERE id = ?",
     [GET_STATE] = "SELECT blob FROM states WHERE id = ? AND version = ?",
     [GET_STORED] = "SELECT blob, version FROM states WHERE id = ?",
-    [TAKE_SNAPSHOT] = "INSERT OR IGNORE INTO snapshots(id, name, version, created, sealed)"
-                      " SELECT id, ?2, version, CAST(strftime('%s', 'now') AS INTEGER), blob FROM states WHERE id = ?1",
+    [TAKE_SNAPSHOT] =
+        ("INSERT OR IGNORE INTO snapshots(id, name, version, created, sealed)"
+         " SELECT id, ?2, version, CAST(strftime('%s', 'now') AS INTEGER), blob FROM states WHERE id = ?1"),
     [GET_SNAPSHOT] = "SELECT sealed, version, created FROM snapshots WHERE id = ? AND name = ?",
     [EACH_SNAPSHOT] = "SELECT sealed, version, created, name FROM snapshots WHERE id = ? ORDER BY version, name",
     [DROP_SNAPSHOT] = "DELETE FROM snapshots WHERE id = ? AND name = ?",
