@@ -3,6 +3,7 @@
  *
  *   BLANK ──START(new)──────────────────────────────────────────────► ANCHORING ──ANCHORED...──► RUNNING
  *   BLANK ──START(open)──► LOADING ──ROWS...──► LOADING ──LOADED────► ANCHORING ──ANCHORED...──► RUNNING
+ *   BLANK ──START(recover)──► RECOVERING ──SHARE...──► LOADING       (as with open; then the anchor is a new one)
  *   BLANK ──GREET──► SUCCESSOR ──TAKE──► LOADING                      (the new image of an upgrade)
  *   RUNNING ──GIVE──► HANDED_OVER                                     (the old one)
  *   anything ──► FAILED, for good
@@ -22,7 +23,10 @@ enum manager_call {
      * First, once. u32 mode (enum manager_start_mode), u8[16] capability hints, u8[32] host entropy, u8[32] share of
      * vtpmd for K1; START_OPEN: u32 size and the blob of kind MASTER, u32 size and the blob of kind LEDGER_HEAD.
      * Effects: LINK, RECORD (FINISH of K1); when new ANCHOR.
-     * START_NEW: which anchor (abi/anchor.h).
+     * START_NEW: which anchor (abi/anchor.h), u32 threshold, u32 count of recovery keys (0 and 0: none), the keys (X25519).
+     * Effect, if there are any: MESSAGE, the recovery record (link/recovery.h).
+     * START_RECOVER: which anchor, u32 size and the recovery record, u32 size and the blob of kind LEDGER_HEAD. Effects:
+     * LINK, RECORD, MESSAGE, the request to the holders.
      */
     MANAGER_START = 1,
     /* u32 count, then for each u32 size and a blob of kind LEDGER_ROW; slots in order, all calls together all of them.
@@ -52,11 +56,15 @@ enum manager_call {
     /* Whoever asks may know who this is: u8[16] hints, u8[32] entropy unless it has started. Effect: MESSAGE with the
      * first 128 bytes of a TARGETINFO for this enclave. BLANK or RUNNING. */
     MANAGER_WHO = 10,
+    /* RECOVERING: the answer of one holder. ERR_AUTHENTICATION and ERR_BAD_VALUE change nothing. With the last one that is
+     * needed the manager is LOADING. */
+    MANAGER_SHARE = 11,
 };
 
 enum manager_start_mode {
     MANAGER_START_NEW = 1, /* the operator said that there is no domain here yet */
     MANAGER_START_OPEN = 2,
+    MANAGER_START_RECOVER = 3, /* the processor or the anchor is another one */
 };
 
 enum manager_effect {
@@ -178,9 +186,9 @@ enum manager_origin {
  * u8[16] trust domain, u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] MRSIGNER of the manager, u8[32]
  * SHA-256 of the release key (zeros: none), u32 security version, u32 slots in use, u32 held, u32 deleted, u64 ledger
  * version (durable and anchored, as the root), u8[32] ledger root, u32 kind of the anchor, u32 its NV index or 0, u8[32]
- * its value
+ * its value, u32 how many of u32 recovery keys bring the domain back (0 of 0: there are none)
  */
-#define MANAGER_STATUS_SIZE  (16u + 6u * 32u + 6u * 4u + 8u)
+#define MANAGER_STATUS_SIZE  (16u + 6u * 32u + 8u * 4u + 8u)
 
 /*
  * What the owner signs (Ed25519): "vtpm owner v1\0\0\0" (16 bytes), u16 verb, u16 0, u32 0, u8[16] trust domain, u8[16]

@@ -200,7 +200,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc;
     (void)argv;
     struct x25519_key own;
-    uint8_t body[4 + 48 + X25519_SIZE + 12] = {MANAGER_START_NEW};
+    uint8_t body[4 + 48 + X25519_SIZE + 12 + 8] = {MANAGER_START_NEW};
     static uint8_t out[CALL_OUTPUT_MAX];
     uint8_t record[RECORD_MAX];
     size_t size = 0;

@@ -432,7 +432,7 @@ static void start_manager(struct live *live)
     uint8_t mode[4], entropy[HOST_ENTROPY_SIZE], finish[RECORD_OVERHEAD + SHA256_SIZE],
         label[MANAGER_LABEL_SIZE] = "live";
     static const uint8_t keys[72] = {[64] = MANAGER_ORIGIN_HERE, [65] = PEER_LOCKOUT_TIME}; /* and what follows them */
-    static const uint8_t anchor[12] = {ANCHOR_FILE};
+    static const uint8_t anchor[20] = {ANCHOR_FILE};                                        /* and no recovery keys */
     struct writer m = writer_of(mode, sizeof mode);
     struct writer w = writer_of(finish, sizeof finish);
     must(write_u32(&m, MANAGER_START_NEW));

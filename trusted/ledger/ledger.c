@@ -138,6 +138,7 @@ struct err ledger_open(const struct ledger_owner *owner, struct span master, str
     out->domain = opened.domain;
     memcpy(out->master, opened.secret, sizeof out->master);
     out->anchor = opened.anchor;
+    out->recovery = opened.recovery;
     TRY(derive_roots(out));
     TRY(open_head(out, head, owner->own.MRENCLAVE, out->own_root, &parsed));
     memcpy(out->predecessor, parsed.predecessor, sizeof out->predecessor);
@@ -153,12 +154,34 @@ struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_
     out->domain = from->domain;
     memcpy(out->master, from->master, sizeof out->master);
     out->anchor = from->anchor;
+    out->recovery = from->recovery;
     memcpy(out->predecessor, from->predecessor, sizeof out->predecessor);
     TRY(derive_roots(out));
     TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
     ENSURE(memcmp(out->next, from->value, sizeof out->next) == 0, LEDGER_ROOT);
     take_head(out, &parsed);
     out->master_pending = true;
+    return OK;
+}
+
+struct err ledger_recover(const struct ledger_owner *owner, const struct instance_id *domain,
+                          const uint8_t master[MASTER_SIZE], const struct recovery_rule *rule, struct span head,
+                          struct ledger *out)
+{
+    static const uint8_t none[SGX_HASH_SIZE];
+    struct blob_header header;
+    struct head parsed = {0};
+    TRY(begin(owner, out));
+    TRY(blob_peek(head, BLOB_LEDGER_HEAD, &header));
+    out->domain = *domain;
+    out->recovery = *rule;
+    memcpy(out->master, master, sizeof out->master);
+    memcpy(out->predecessor, header.manager, sizeof out->predecessor);
+    TRY(derive_roots(out));
+    TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
+    ENSURE(memcmp(parsed.predecessor, none, sizeof none) == 0, LEDGER_OTHER_IMAGE);
+    take_head(out, &parsed);
+    out->master_pending = out->master_last = true;
     return OK;
 }
 
@@ -380,9 +403,10 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
 
 static struct err store_master(struct ledger *ledger, struct writer *out)
 {
-    if (!ledger->master_pending) return write_u32(out, 0);
+    if (!ledger->master_pending || (ledger->master_last && ledger->first_dirty)) return write_u32(out, 0);
     TRY(write_u32(out, MASTER_BLOB_SIZE));
-    struct master master DEFER(master_wipe) = {.domain = ledger->domain, .anchor = ledger->anchor};
+    struct master master DEFER(master_wipe) = {
+        .domain = ledger->domain, .anchor = ledger->anchor, .recovery = ledger->recovery};
     memcpy(master.secret, ledger->master, sizeof master.secret);
     TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &master, out));
     ledger->master_pending = false;

@@ -43,9 +43,11 @@ struct ledger {
     struct instance_id domain;
     uint8_t master[MASTER_SIZE];
     struct anchor_config anchor; /* sealed with the master secret */
+    struct recovery_rule recovery;
     uint32_t security_version;
     bool record_due;                    /* a store is due though no row changed: the start record, or a question */
     bool master_pending;                /* the next store has the master secret too */
+    bool master_last;                   /* no store before the last row of a recovery: half of one opens nowhere */
     uint8_t predecessor[SGX_HASH_SIZE]; /* rows may still be sealed under it; zeros: none */
     uint8_t own_root[BLOB_ROOT_SIZE];
     uint8_t predecessor_root[BLOB_ROOT_SIZE];
@@ -85,12 +87,21 @@ struct ledger_inheritance {
     struct instance_id domain;
     uint8_t master[MASTER_SIZE];
     struct anchor_config anchor;
+    struct recovery_rule recovery;
     uint8_t value[ANCHOR_VALUE_SIZE];   /* the anchor's with the newest head */
     uint8_t predecessor[SGX_HASH_SIZE]; /* the old manager */
 };
 
 /* The same with what the old manager gave; head has to be the very one that led to the value. ERR_LEDGER_ROOT. */
 struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_inheritance *from, struct span head,
+                          struct ledger *out);
+
+/*
+ * The same with a master secret that its recovery keys gave, under whatever manager the head was sealed, and without an
+ * anchor: that is a new one, after loading. ERR_LEDGER_OTHER_IMAGE: some rows are still under another manager.
+ */
+struct err ledger_recover(const struct ledger_owner *owner, const struct instance_id *domain,
+                          const uint8_t master[MASTER_SIZE], const struct recovery_rule *rule, struct span head,
                           struct ledger *out);
 
 /* The row of the next slot. ERR_LEDGER_ROOT, the errors of blob_open, ERR_LEDGER_OTHER_IMAGE, ERR_NO_MEMORY. */

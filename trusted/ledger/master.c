@@ -42,6 +42,23 @@ void master_wipe(struct master *master)
     wipe(master, sizeof *master);
 }
 
+struct err master_write_rule(const struct recovery_rule *rule, struct writer *out)
+{
+    uint8_t *padding = NULL;
+    TRY(write_u8(out, rule->threshold));
+    TRY(write_u8(out, rule->count));
+    return write_zeros(out, 6, &padding);
+}
+
+struct err master_read_rule(struct reader *r, struct recovery_rule *out)
+{
+    struct span padding;
+    TRY(read_u8(r, &out->threshold));
+    TRY(read_u8(r, &out->count));
+    TRY(read_span(r, 6, &padding));
+    return recovery_check_rule(out);
+}
+
 struct sealed {
     uint8_t bytes[MASTER_SEALED_SIZE];
 };
@@ -58,6 +75,7 @@ struct err master_seal(const struct crypto *crypto, const struct sgx_report *own
     struct writer w = writer_of(plaintext.bytes, sizeof plaintext.bytes);
     TRY(write_bytes(&w, master->secret, sizeof master->secret));
     TRY(anchor_config_write(&master->anchor, &w));
+    TRY(master_write_rule(&master->recovery, &w));
     uint8_t KEYID[32];
     entropy_fill(KEYID, sizeof KEYID);
     struct sgx_keyrequest request = key_request(own->CPUSVN, own->ISVSVN, KEYID);
@@ -100,5 +118,6 @@ struct err master_open(const struct crypto *crypto, const struct sgx_report *own
     out->domain = master.header.id;
     TRY(read_bytes(&r, out->secret, sizeof out->secret));
     TRY(anchor_config_parse(&r, &out->anchor));
+    TRY(master_read_rule(&r, &out->recovery));
     return reader_end(&r);
 }

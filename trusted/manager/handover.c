@@ -22,7 +22,7 @@ struct side {
 };
 
 /* The secrets, as they are sealed. */
-#define GIFT_SIZE (INSTANCE_ID_SIZE + MASTER_SIZE + ANCHOR_CONFIG_SIZE + ANCHOR_VALUE_SIZE)
+#define GIFT_SIZE (INSTANCE_ID_SIZE + MASTER_SIZE + ANCHOR_CONFIG_SIZE + 8u + ANCHOR_VALUE_SIZE)
 
 struct gift {
     uint8_t bytes[GIFT_SIZE];
@@ -156,6 +156,7 @@ static struct err write_gift(const struct ledger *ledger, struct writer *out)
     TRY(write_bytes(out, ledger->domain.bytes, sizeof ledger->domain.bytes));
     TRY(write_bytes(out, ledger->master, sizeof ledger->master));
     TRY(anchor_config_write(&ledger->anchor, out));
+    TRY(master_write_rule(&ledger->recovery, out));
     return write_bytes(out, ledger->value, sizeof ledger->value);
 }
 
@@ -208,6 +209,7 @@ static struct err read_gift(struct span plaintext, const struct manifest *manife
     TRY(read_bytes(&r, out->domain.bytes, sizeof out->domain.bytes));
     TRY(read_bytes(&r, out->master, sizeof out->master));
     TRY(anchor_config_parse(&r, &out->anchor));
+    TRY(master_read_rule(&r, &out->recovery));
     TRY(read_bytes(&r, out->value, sizeof out->value));
     memcpy(out->predecessor, manifest->old, sizeof out->predecessor);
     return reader_end(&r);

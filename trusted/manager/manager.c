@@ -37,6 +37,7 @@ static struct err fail_if(struct manager *manager, struct err err)
         anchoring_close(&manager->anchoring);
         link_close(&manager->k1);
         wipe(&manager->handover, sizeof manager->handover);
+        recovery_close(&manager->recovery);
         manager->state = MANAGER_STATE_FAILED;
     }
     return err;
@@ -131,8 +132,10 @@ static struct err open_k1(struct manager *manager, const struct priming *priming
 struct start {
     uint32_t mode;
     struct priming priming;
-    struct anchor_choice anchor; /* START_NEW */
-    struct span master;          /* START_OPEN */
+    struct anchor_choice anchor;     /* START_NEW, START_RECOVER */
+    struct recovery_choice recovery; /* START_NEW */
+    struct span master;              /* START_OPEN */
+    struct span record;              /* START_RECOVER */
     struct span head;
 };
 
@@ -143,35 +146,69 @@ static struct err read_blob(struct reader *r, struct span *out)
     return read_span(r, size, out);
 }
 
+static struct err parse_stored(struct reader *r, struct span *out_first, struct span *out_head)
+{
+    TRY(read_blob(r, out_first));
+    TRY(read_blob(r, out_head));
+    ENSURE(out_first->size > 0 && out_head->size > 0, STATE_MISSING);
+    return OK;
+}
+
 static struct err parse_start(struct span body, struct start *out)
 {
     struct reader r = reader_of(body);
     TRY(read_u32(&r, &out->mode));
     TRY(read_priming(&r, &out->priming));
-    ENSURE(out->mode == MANAGER_START_NEW || out->mode == MANAGER_START_OPEN, BAD_VALUE);
-    if (out->mode == MANAGER_START_OPEN) {
-        TRY(read_blob(&r, &out->master));
-        TRY(read_blob(&r, &out->head));
-        ENSURE(out->master.size > 0 && out->head.size > 0, STATE_MISSING);
-    } else {
+    ENSURE(out->mode >= MANAGER_START_NEW && out->mode <= MANAGER_START_RECOVER, BAD_VALUE);
+    if (out->mode != MANAGER_START_OPEN) {
         TRY(anchoring_parse_choice(&r, &out->anchor));
         ENSURE(out->anchor.owner_auth.size <= ANCHOR_OWNER_AUTH_MAX, TOO_LARGE);
     }
+    if (out->mode == MANAGER_START_OPEN) TRY(parse_stored(&r, &out->master, &out->head));
+    if (out->mode == MANAGER_START_RECOVER) TRY(parse_stored(&r, &out->record, &out->head));
+    if (out->mode == MANAGER_START_NEW) TRY(recovery_parse_choice(&r, &out->recovery));
     return reader_end(&r);
+}
+
+static struct err write_message(struct span message, struct writer *out)
+{
+    struct writer payload;
+    TRY(effect_begin(out, MANAGER_EFFECT_MESSAGE, message.size, &payload));
+    return write_span(&payload, message);
+}
+
+static struct err start_new(struct manager *manager, const struct start *start, struct writer *out)
+{
+    const struct ledger_owner owner = ledger_owner_of(manager);
+    uint8_t record[RECOVERY_RECORD_MAX];
+    struct writer w = writer_of(record, sizeof record);
+    manager->state = MANAGER_STATE_ANCHORING;
+    TRY(ledger_new(&owner, &manager->ledger));
+    if (start->recovery.rule.count) {
+        TRY(recovery_make(manager, &start->recovery, &w));
+        TRY(write_message(writer_span(&w), out));
+    }
+    return anchoring_define(manager, &start->anchor, out);
+}
+
+static struct err start_recovery(struct manager *manager, const struct start *start, struct writer *out)
+{
+    uint8_t request[RECOVERY_REQUEST_SIZE];
+    struct writer w = writer_of(request, sizeof request);
+    manager->state = MANAGER_STATE_RECOVERING;
+    TRY(recovery_begin(manager, start->record, start->head, &start->anchor, &w));
+    return write_message(writer_span(&w), out);
 }
 
 static struct err start_manager(struct manager *manager, const struct start *start, struct writer *out)
 {
     TRY(init_crypto(manager, &start->priming));
     TRY(open_k1(manager, &start->priming, out));
-    struct ledger_owner owner = ledger_owner_of(manager);
-    if (start->mode == MANAGER_START_OPEN) {
-        manager->state = MANAGER_STATE_LOADING;
-        return ledger_open(&owner, start->master, start->head, &manager->ledger);
-    }
-    manager->state = MANAGER_STATE_ANCHORING;
-    TRY(ledger_new(&owner, &manager->ledger));
-    return anchoring_define(manager, &start->anchor, out);
+    if (start->mode == MANAGER_START_NEW) return start_new(manager, start, out);
+    if (start->mode == MANAGER_START_RECOVER) return start_recovery(manager, start, out);
+    const struct ledger_owner owner = ledger_owner_of(manager);
+    manager->state = MANAGER_STATE_LOADING;
+    return ledger_open(&owner, start->master, start->head, &manager->ledger);
 }
 
 static struct err call_start(void *ctx, struct span body, struct writer *out)
@@ -179,6 +216,17 @@ static struct err call_start(void *ctx, struct span body, struct writer *out)
     struct start start = {0};
     TRY(parse_start(body, &start));
     return fail_if(ctx, start_manager(ctx, &start, out));
+}
+
+static struct err call_share(void *ctx, struct span body, struct writer *out)
+{
+    struct manager *manager = ctx;
+    bool done = false;
+    (void)out;
+    struct err result = recovery_take(manager, body, &done);
+    if (done && !result.code) manager->state = MANAGER_STATE_LOADING;
+    bool harmless = !done && (result.code == ERR_AUTHENTICATION || result.code == ERR_BAD_VALUE);
+    return harmless ? result : fail_if(manager, result);
 }
 
 static struct err load_rows(struct manager *manager, struct reader *r)
@@ -206,7 +254,8 @@ static struct err call_loaded(void *ctx, struct span body, struct writer *out)
     (void)body; /* the table says that it is empty */
     TRY(fail_if(manager, ledger_loaded(&manager->ledger)));
     manager->state = MANAGER_STATE_ANCHORING;
-    return fail_if(manager, anchoring_read(manager, out));
+    bool recovers = manager->recovery.record_size > 0;
+    return fail_if(manager, recovers ? recovery_finish(manager, out) : anchoring_read(manager, out));
 }
 
 /* ---- running ---- */
@@ -256,13 +305,6 @@ static struct err call_anchored(void *ctx, struct span body, struct writer *out)
 }
 
 /* ---- the upgrade ---- */
-
-static struct err write_message(struct span message, struct writer *out)
-{
-    struct writer payload;
-    TRY(effect_begin(out, MANAGER_EFFECT_MESSAGE, message.size, &payload));
-    return write_span(&payload, message);
-}
 
 static struct err call_who(void *ctx, struct span body, struct writer *out)
 {
@@ -359,6 +401,7 @@ static struct err call_take(void *ctx, struct span body, struct writer *out)
 
 static const struct door_call calls[] = {
     {MANAGER_START, STATE_BIT(BLANK), START_SIZE, START_OPEN_MAX, call_start},
+    {MANAGER_SHARE, STATE_BIT(RECOVERING), 1, RECOVERY_ANSWER_SIZE, call_share},
     {MANAGER_ROWS, STATE_BIT(LOADING), sizeof(uint32_t), CALL_BODY_MAX, call_rows},
     {MANAGER_LOADED, STATE_BIT(LOADING), 0, 0, call_loaded},
     {MANAGER_RECORD, STATE_BIT(ANCHORING) | STATE_BIT(RUNNING), 1, RECORD_MAX, call_record},

@@ -8,6 +8,7 @@
 #include "trusted/manager/handover.h"
 #include "trusted/manager/outbox.h"
 #include "trusted/manager/owner.h"
+#include "trusted/manager/recovery.h"
 
 enum manager_state {
     MANAGER_STATE_BLANK = 0,
@@ -17,6 +18,7 @@ enum manager_state {
     MANAGER_STATE_HANDED_OVER = 4,
     MANAGER_STATE_FAILED = 5,
     MANAGER_STATE_ANCHORING = 6,
+    MANAGER_STATE_RECOVERING = 7,
 };
 
 struct manager {
@@ -31,6 +33,7 @@ struct manager {
     struct outbox outbox;
     struct owner_nonces nonces;
     struct handover handover;
+    struct recovery recovery; /* while it is under way, the anchor too that follows it */
 };
 
 /* Our own words are in memory but not on the way to the host, or the reverse: nothing true can be said any more. */

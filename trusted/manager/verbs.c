@@ -351,7 +351,9 @@ static struct err status(struct manager *manager, struct request *request)
     TRY(write_bytes(w, ledger->root, sizeof ledger->root));
     TRY(write_u32(w, ledger->anchor.kind));
     TRY(write_u32(w, ledger->anchor.nv_index));
-    return write_bytes(w, ledger->value, sizeof ledger->value);
+    TRY(write_bytes(w, ledger->value, sizeof ledger->value));
+    TRY(write_u32(w, ledger->recovery.threshold));
+    return write_u32(w, ledger->recovery.count);
 }
 
 static struct err run(struct manager *manager, uint16_t verb, struct request *request)

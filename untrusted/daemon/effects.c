@@ -252,6 +252,8 @@ struct err effects_read_status(struct reader *r, struct manager_status *out_stat
     TRY(read_anchor_kind(anchor, &status.anchor));
     TRY(read_u32(r, &status.anchor_nv_index));
     TRY(read_bytes(r, status.anchor_value, sizeof status.anchor_value));
+    TRY(read_u32(r, &status.recovery_threshold));
+    TRY(read_u32(r, &status.recovery_count));
     *out_status = status;
     return OK;
 }

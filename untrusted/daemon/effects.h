@@ -87,6 +87,8 @@ struct manager_status {
     enum anchor_kind anchor;
     uint32_t anchor_nv_index; /* 0: none */
     uint8_t anchor_value[ANCHOR_VALUE_SIZE];
+    uint32_t recovery_threshold; /* of */
+    uint32_t recovery_count;     /* keys; 0: there are none */
 };
 
 /* Take the bytes of one from r. ERR_TRUNCATED, ERR_BAD_VALUE. */

@@ -464,17 +464,63 @@ static struct err finish_start(struct manager *m)
     return OK;
 }
 
-struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor)
+static struct err call_for_message(struct manager *m, enum manager_call number, struct span body,
+                                   struct manager_message *out_message)
 {
-    uint8_t body[256];
+    m->message = out_message;
+    struct err result = call_now(m, number, body);
+    bool answered = !m->message;
+    m->message = NULL;
+    TRY(result);
+    ENSURE(answered, CALL_STATE);
+    return OK;
+}
+
+static struct err write_anchor(struct writer *w, const struct manager_anchor *anchor)
+{
+    TRY(write_u32(w, anchor->kind));
+    TRY(write_u32(w, anchor->nv_index));
+    return write_blob(w, anchor->owner_auth);
+}
+
+struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor,
+                             const struct manager_recovery *recovery, void *ctx,
+                             struct err (*store)(void *ctx, struct span record))
+{
+    uint8_t body[768];
     struct writer w = writer_of(body, sizeof body);
+    struct manager_message record;
     TRY(write_u32(&w, MANAGER_START_NEW));
     TRY(write_priming(manager, &w));
-    TRY(write_u32(&w, anchor->kind));
-    TRY(write_u32(&w, anchor->nv_index));
-    TRY(write_blob(&w, anchor->owner_auth));
-    TRY(call_now(manager, MANAGER_START, writer_span(&w)));
+    TRY(write_anchor(&w, anchor));
+    TRY(write_u32(&w, recovery ? recovery->rule.threshold : 0));
+    TRY(write_u32(&w, recovery ? recovery->rule.count : 0));
+    if (!recovery) {
+        TRY(call_now(manager, MANAGER_START, writer_span(&w)));
+        return finish_start(manager);
+    }
+    TRY(write_bytes(&w, recovery->keys, recovery->rule.count * (size_t)X25519_SIZE));
+    TRY(call_for_message(manager, MANAGER_START, writer_span(&w), &record));
+    TRY(store(ctx, span_of(record.bytes, record.size)));
     return finish_start(manager);
+}
+
+struct err manager_start_recover(struct manager *manager, const struct manager_anchor *anchor, struct span record,
+                                 struct span head, struct manager_message *out_request)
+{
+    struct writer w = writer_of(manager->rows_memory, sizeof manager->rows_memory);
+    ENSURE(record.size <= RECOVERY_RECORD_MAX && head.size <= STATE_MAX, TOO_LARGE);
+    TRY(write_u32(&w, MANAGER_START_RECOVER));
+    TRY(write_priming(manager, &w));
+    TRY(write_anchor(&w, anchor));
+    TRY(write_blob(&w, record));
+    TRY(write_blob(&w, head));
+    return call_for_message(manager, MANAGER_START, writer_span(&w), out_request);
+}
+
+struct err manager_share(struct manager *manager, struct span answer)
+{
+    return call_now(manager, MANAGER_SHARE, answer);
 }
 
 struct err manager_start_open(struct manager *manager, struct span master, struct span head)
@@ -518,18 +564,6 @@ struct err manager_loaded(struct manager *manager)
 }
 
 /* --- the hand-over ------------------------------------------------------------------------------------------------- */
-
-static struct err call_for_message(struct manager *m, enum manager_call number, struct span body,
-                                   struct manager_message *out_message)
-{
-    m->message = out_message;
-    struct err result = call_now(m, number, body);
-    bool answered = !m->message;
-    m->message = NULL;
-    TRY(result);
-    ENSURE(answered, CALL_STATE);
-    return OK;
-}
 
 struct err manager_who(struct manager *manager, struct manager_message *out_target)
 {

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "link/recovery.h"
 #include "untrusted/daemon/effects.h"
 #include "untrusted/wire/wire.h"
 
@@ -61,23 +62,43 @@ struct manager_anchor {
     struct span owner_auth; /* tpm: the authValue of the owner hierarchy, at most ANCHOR_OWNER_AUTH_MAX bytes */
 };
 
+/* A message has room for PEER_MESSAGE_MAX bytes, and a recovery record fits. */
+struct manager_message {
+    size_t size;
+    uint8_t bytes[PEER_MESSAGE_MAX];
+};
+
+/* Who can bring the domain back (link/recovery.h). */
+struct manager_recovery {
+    struct recovery_rule rule;
+    uint8_t keys[RECOVERY_KEYS_MAX][X25519_SIZE];
+};
+
 /*
  * The start; after manager_start_new or manager_loaded K1 is established, the start record is durable and anchored, and
  * requests are answered. The listener's anchor answers at once here. All return the manager's error.
  */
-struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor);
+/* recovery: NULL for none; else stored is called with the record before anything else is stored, and its error ends the
+ * start. */
+struct err manager_start_new(struct manager *manager, const struct manager_anchor *anchor,
+                             const struct manager_recovery *recovery, void *ctx,
+                             struct err (*store)(void *ctx, struct span record));
 struct err manager_start_open(struct manager *manager, struct span master, struct span head);
 struct err manager_add_row(struct manager *manager, struct span blob);
 struct err manager_loaded(struct manager *manager);
 
 /*
- * The hand-over to another image, which ends with manager_add_row and manager_loaded of the successor. A message has room
- * for PEER_MESSAGE_MAX bytes.
+ * The recovery of a domain, beside a new anchor: the request goes to the holders, and each answer is given with
+ * manager_share. An answer that is not right changes nothing (ERR_AUTHENTICATION, ERR_BAD_VALUE). With the last one that is
+ * needed it ends with manager_add_row and manager_loaded.
  */
-struct manager_message {
-    size_t size;
-    uint8_t bytes[PEER_MESSAGE_MAX];
-};
+struct err manager_start_recover(struct manager *manager, const struct manager_anchor *anchor, struct span record,
+                                 struct span head, struct manager_message *out_request);
+struct err manager_share(struct manager *manager, struct span answer);
+
+/*
+ * The hand-over to another image, which ends with manager_add_row and manager_loaded of the successor.
+ */
 struct err manager_who(struct manager *manager, struct manager_message *out_target);
 struct err manager_greet(struct manager *successor, struct span target, struct manager_message *out_greeting);
 struct err manager_give(struct manager *manager, struct span manifest, struct span greeting,

@@ -147,10 +147,14 @@ json_t *view_status(const struct supervisor *supervisor, const struct manager_st
         json_pack("{s:i, s:i}", "running", count_in(supervisor, "running"), "failed", count_in(supervisor, "failed"));
     const bool is_file = status->anchor == ANCHOR_FILE;
     char nv_index[11];
+    char recovery[32] = "none";
+    if (status->recovery_count)
+        (void)snprintf(recovery, sizeof recovery, "%u of %u keys", (unsigned)status->recovery_threshold,
+                       (unsigned)status->recovery_count);
     (void)snprintf(nv_index, sizeof nv_index, "0x%08x", (unsigned)status->anchor_nv_index);
     json_t *view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
                              "device", device->name, "limits", device->limits, "memory", device->memory, "domain",
-                             domain, "manager", manager, "instance", instance, "ledger", ledger, "recovery", "none",
+                             domain, "manager", manager, "instance", instance, "ledger", ledger, "recovery", recovery,
                              "instances", instances, "uptime", (json_int_t)uptime);
     json_t *anchor = json_pack("{s:s, s:s, s:o, s:s, s:o}", "anchor", is_file ? "file" : "tpm", "anchor-place",
                                is_file ? supervisor->config->anchor_file : supervisor->config->anchor_tpm,

@@ -69,14 +69,14 @@ static void a_new_domain_stores_master_and_head(void **state)
 static void a_start_with_a_bad_body_leaves_the_enclave_blank(void **state)
 {
     (void)state;
-    static const uint8_t body[4 + 48 + 32 + 8] = {3};
+    static const uint8_t body[4 + 48 + 32 + 8] = {4};
     rig_boot(&rig);
     assert_int_equal(rig_call(&rig, MANAGER_START, span_of(body, sizeof body - 8)), ERR_BAD_VALUE);
     static const uint8_t open[4 + 48 + 32 + 8] = {MANAGER_START_OPEN};
     assert_int_equal(rig_call(&rig, MANAGER_START, span_of(open, sizeof open)), ERR_STATE_MISSING);
-    uint8_t new[4 + 48 + 32 + 12 + 65] = {MANAGER_START_NEW};
-    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 11)), ERR_TRUNCATED);
-    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 13)), ERR_TRAILING);
+    uint8_t new[4 + 48 + 32 + 12 + 8 + 65] = {MANAGER_START_NEW};
+    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 19)), ERR_TRUNCATED);
+    assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, 4 + 48 + 32 + 21)), ERR_TRAILING);
     new[4 + 48 + 32 + 8] = 65; /* bytes of the owner's authValue */
     assert_int_equal(rig_call(&rig, MANAGER_START, span_of(new, sizeof new)), ERR_TOO_LARGE);
     assert_int_equal(rig_start_new(&rig), ERR_NONE);

@@ -345,6 +345,35 @@ static void open_k1(struct rig *rig, const struct x25519_key *own)
     open_record(rig, rig_effect(rig, MANAGER_EFFECT_RECORD, 0));
 }
 
+static void write_blob(struct writer *w, const void *bytes, size_t size)
+{
+    assert_ok(write_u32(w, (uint32_t)size));
+    assert_ok(write_bytes(w, bytes, size));
+}
+
+static void write_holders(struct rig *rig, struct writer *w)
+{
+    assert_ok(write_u32(w, rig->recovery.threshold));
+    assert_ok(write_u32(w, rig->recovery.count));
+    for (uint8_t i = 0; i < rig->recovery.count; i++) {
+        assert_ok(x25519_generate(fake_instance_crypto(), &rig->holders[i]));
+        assert_ok(write_bytes(w, rig->holders[i].public, X25519_SIZE));
+    }
+}
+
+static void take_message(struct rig *rig, uint32_t mode)
+{
+    if (!rig_count(rig, MANAGER_EFFECT_MESSAGE)) return;
+    const struct span message = rig_effect(rig, MANAGER_EFFECT_MESSAGE, 0);
+    if (mode == MANAGER_START_RECOVER) {
+        assert_int_equal(message.size, sizeof rig->request);
+        memcpy(rig->request, message.data, message.size);
+        return;
+    }
+    rig->record_size = message.size;
+    memcpy(rig->record, message.data, message.size);
+}
+
 static uint16_t start(struct rig *rig, uint32_t mode)
 {
     static uint8_t body[CALL_BODY_MAX];
@@ -354,17 +383,21 @@ static uint16_t start(struct rig *rig, uint32_t mode)
     assert_ok(write_u32(&w, mode));
     write_priming(&w, &own);
     if (mode == MANAGER_START_OPEN) {
-        assert_ok(write_u32(&w, (uint32_t)rig->disk.master.size));
-        assert_ok(write_bytes(&w, rig->disk.master.bytes, rig->disk.master.size));
-        assert_ok(write_u32(&w, (uint32_t)rig->disk.head.size));
-        assert_ok(write_bytes(&w, rig->disk.head.bytes, rig->disk.head.size));
+        write_blob(&w, rig->disk.master.bytes, rig->disk.master.size);
+        write_blob(&w, rig->disk.head.bytes, rig->disk.head.size);
     } else {
         assert_ok(write_u32(&w, ANCHOR_FILE));
         assert_ok(write_u32(&w, 0)); /* no NV index, */
         assert_ok(write_u32(&w, 0)); /* no authValue */
     }
+    if (mode == MANAGER_START_NEW) write_holders(rig, &w);
+    if (mode == MANAGER_START_RECOVER) {
+        write_blob(&w, rig->record, rig->record_size);
+        write_blob(&w, rig->disk.head.bytes, rig->disk.head.size);
+    }
     uint16_t code = rig_call(rig, MANAGER_START, writer_span(&w));
     if (code == ERR_NONE) open_k1(rig, &own);
+    if (code == ERR_NONE) take_message(rig, mode);
     return code;
 }
 
@@ -387,6 +420,23 @@ uint16_t rig_start_new(struct rig *rig)
 uint16_t rig_start_open(struct rig *rig)
 {
     return start(rig, MANAGER_START_OPEN);
+}
+
+uint16_t rig_start_recover(struct rig *rig)
+{
+    memset(rig->anchor, 0, sizeof rig->anchor);
+    return start(rig, MANAGER_START_RECOVER);
+}
+
+uint16_t rig_share(struct rig *rig, size_t holder)
+{
+    uint8_t answer[RECOVERY_ANSWER_SIZE];
+    struct writer w = writer_of(answer, sizeof answer);
+    struct recovery_record record;
+    assert_ok(recovery_parse(span_of(rig->record, rig->record_size), &record));
+    assert_ok(recovery_answer(fake_instance_crypto(), &record, &rig->holders[holder],
+                              span_of(rig->request, sizeof rig->request), &w));
+    return rig_call(rig, MANAGER_SHARE, writer_span(&w));
 }
 
 uint16_t rig_greet(struct rig *rig, const uint8_t target[128])

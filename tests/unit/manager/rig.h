@@ -14,6 +14,7 @@
 #include "abi/anchor.h"
 #include "abi/manager.h"
 #include "link/link.h"
+#include "link/recovery.h"
 #include "tests/fakes/fake_instance.h"
 #include "trusted/ledger/row.h"
 #include "trusted/manager/image.h"
@@ -65,7 +66,12 @@ struct rig {
     struct rig_disk disk;
     uint8_t anchor[ANCHOR_VALUE_SIZE]; /* where it stands */
     bool anchor_stuck;                 /* it says so, and does not move */
-    size_t effect_count;               /* of the last call, and of those that confirmed stores */
+    struct recovery_rule recovery;     /* of a new domain, */
+    struct x25519_key holders[RECOVERY_KEYS_MAX];
+    size_t record_size; /* and what came of it */
+    uint8_t record[RECOVERY_RECORD_MAX];
+    uint8_t request[RECOVERY_REQUEST_SIZE];
+    size_t effect_count; /* of the last call, and of those that confirmed stores */
     struct rig_effect effects[RIG_EFFECTS_MAX];
     size_t arena_used;
 };
@@ -87,6 +93,9 @@ size_t rig_count(const struct rig *rig, uint32_t kind);
 /* MANAGER_START; the err code. On success K1 is open both ways, if it is a new domain, which is then READY. */
 uint16_t rig_start_new(struct rig *rig);
 uint16_t rig_start_open(struct rig *rig);
+/* Beside a new anchor. Then the answers of holders, who are numbered from 0; the err code. */
+uint16_t rig_start_recover(struct rig *rig);
+uint16_t rig_share(struct rig *rig, size_t holder);
 /* MANAGER_GREET to the enclave of this TARGETINFO; the err code. */
 uint16_t rig_greet(struct rig *rig, const uint8_t target[128]);
 /* MANAGER_ROWS with all rows of the disk. */
