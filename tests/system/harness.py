@@ -317,9 +317,9 @@ class Daemon:
             file.writelines(f"{key} = {value}\n" for key, value in (settings or {}).items())
         return config
 
-    def init(self):
-        """vtpmd --init; returns its exit status and what it says."""
-        result = subprocess.run([*self.arguments, "--init"], capture_output=True, text=True, timeout=60, check=False,
+    def init(self, *arguments):
+        """vtpmd --init, which has to succeed."""
+        result = subprocess.run([*self.arguments, "--init", *arguments], capture_output=True, text=True, timeout=60, check=False,
                                 cwd=self.directory, stdin=subprocess.DEVNULL, preexec_fn=self.before_exec)
         require(result.returncode == 0, f"vtpmd --init: {result.returncode}, {result.stderr}")
 

@@ -72,6 +72,15 @@ struct err ctl_owner_open(const char *path, struct ctl_owner *out_owner, struct 
     return OK;
 }
 
+struct err ctl_read_x25519(const char *path, struct x25519_key *out_key, struct explanation *why)
+{
+    EVP_PKEY *key DEFER(key_close) = NULL;
+    size_t size = sizeof out_key->private;
+    TRY(read_key(path, "X25519", "private", PEM_read_PrivateKey, &key, out_key->public, why));
+    ENSURE(EVP_PKEY_get_raw_private_key(key, out_key->private, &size) == 1 && size == X25519_SIZE, CRYPTO);
+    return OK;
+}
+
 static void context_close(EVP_MD_CTX **context)
 {
     EVP_MD_CTX_free(*context);

@@ -17,6 +17,9 @@ struct err ctl_parse_hex(const char *text, size_t size, uint8_t *out_bytes);
 struct err ctl_read_public_key(const char *path, const char *kind, char out_hex[CTL_HEX_SIZE(X25519_SIZE)],
                                struct explanation *why);
 
+/* Reads an X25519 private key; the caller wipes it. Errors as above, and ERR_CRYPTO. */
+struct err ctl_read_x25519(const char *path, struct x25519_key *out_key, struct explanation *why);
+
 /*
  * Reads the owner's private key and makes it sign. No other function of this program signs. ERR_SYSTEM,
  * ERR_KEY_UNUSABLE, ERR_CRYPTO. The caller ends the key with ctl_owner_close.

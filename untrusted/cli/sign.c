@@ -1,7 +1,7 @@
 /*
  * vtpm-sign: makes the signing key, makes a signed enclave image out of a linked ELF file, in one step or, for keys
- * that stay in a token, in two, shows what an image is, signs the manifest that allows an upgrade, and signs what the
- * owner of an instance wants done to it.
+ * that stay in a token, in two, shows what an image is, signs the manifest that allows an upgrade, signs what the
+ * owner of an instance wants done to it, and answers for a holder of a recovery key.
  *
  * Guarantees: an image that it writes was parsed, measured and verified again as a loader and EINIT would. It does not
  * look at the code; tools/check-image does.
@@ -17,9 +17,12 @@
 #include <string.h>
 #include <time.h>
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "abi/sgx.h"
+#include "link/recovery.h"
+#include "untrusted/cli/ctl_key.h"
 #include "untrusted/cli/draft.h"
 #include "untrusted/cli/elf_file.h"
 #include "untrusted/cli/explain.h"
@@ -51,6 +54,7 @@ struct request {
     const char *public_key;
     const char *out;
     const char *old_mrenclave, *new_mrenclave;
+    const char *record;
     const char *signatures[VARIANT_COUNT];
     size_t signature_count;
     const char *prodid_text, *svn_text, *date_text;
@@ -296,7 +300,74 @@ static struct err run_owner_act(struct request *request, struct explanation *why
     return file_replace(request->out, span_of(signature, sizeof signature), why);
 }
 
-enum option_number { ELF_FILE, KEY, PUBLIC_KEY, SIGNATURE, PRODID, SVN, DATE, OUT, OLD, NEW, JSON, HELP, OPTION_COUNT };
+static void wipe_holder(struct x25519_key *key)
+{
+    OPENSSL_cleanse(key, sizeof *key);
+}
+
+static void tell_request(const struct recovery_record *record, const struct recovery_request *request)
+{
+    char domain[ID_TEXT_SIZE];
+    id_format(&request->domain, domain);
+    (void)printf("trust domain  %s\nit takes      %u of %u holders\n", domain, record->rule.threshold,
+                 record->rule.count);
+    print_hash("asks, by MRENCLAVE", request->manager);
+    (void)printf(
+        "Nothing proves that an enclave of this MRENCLAVE asks, and not a program of whoever brought the request:\n"
+        "answer only to a host that you trust with the keys of all its TPMs.\n");
+}
+
+static struct err answer_request(const struct request *request, struct span record_bytes, struct span request_bytes,
+                                 struct explanation *why)
+{
+    struct crypto crypto;
+    struct recovery_record record;
+    struct recovery_request asked;
+    struct x25519_key holder DEFER(wipe_holder) = {0};
+    uint8_t answer[RECOVERY_ANSWER_SIZE];
+    struct writer w = writer_of(answer, sizeof answer);
+    if (recovery_parse(record_bytes, &record).code)
+        return explain(why, FAIL(BAD_VALUE), "%s: this is no recovery record", request->record);
+    if (recovery_read_request(request_bytes, &asked).code)
+        return explain(why, FAIL(BAD_VALUE), "%s: this is no request for a recovery", request->path);
+    TRY(ctl_read_x25519(request->key, &holder, why));
+    tell_request(&record, &asked);
+    TRY(end_of_output(why));
+    TRY(crypto_init(&crypto));
+    struct err err = recovery_answer(&crypto, &record, &holder, request_bytes, &w);
+    if (err.code == ERR_KEY_UNUSABLE) return explain(why, err, "%s: this key is none of the record's", request->key);
+    if (err.code == ERR_BAD_VALUE)
+        return explain(why, err, "%s is for another trust domain than %s", request->path, request->record);
+    if (err.code == ERR_AUTHENTICATION) return explain(why, err, "%s: it was altered", request->record);
+    TRY(err);
+    return file_replace(request->out, writer_span(&w), why);
+}
+
+static struct err run_recovery_answer(struct request *request, struct explanation *why)
+{
+    struct file record DEFER(file_close) = {0};
+    struct file asked DEFER(file_close) = {0};
+    TRY(file_read(request->record, RECOVERY_RECORD_MAX, &record, why));
+    TRY(file_read(request->path, RECOVERY_REQUEST_SIZE, &asked, why));
+    return answer_request(request, span_of(record.data, record.size), span_of(asked.data, asked.size), why);
+}
+
+enum option_number {
+    ELF_FILE,
+    KEY,
+    PUBLIC_KEY,
+    SIGNATURE,
+    PRODID,
+    SVN,
+    DATE,
+    OUT,
+    OLD,
+    NEW,
+    RECORD,
+    JSON,
+    HELP,
+    OPTION_COUNT
+};
 
 static const struct option long_options[] = {
     {"elf", required_argument, NULL, ELF_FILE},
@@ -309,6 +380,7 @@ static const struct option long_options[] = {
     {"out", required_argument, NULL, OUT},
     {"old", required_argument, NULL, OLD},
     {"new", required_argument, NULL, NEW},
+    {"record", required_argument, NULL, RECORD},
     {"json", no_argument, NULL, JSON},
     {"help", no_argument, NULL, HELP},
     {0},
@@ -330,6 +402,7 @@ static const struct command {
     {"show", true, 0, BIT(JSON), run_show},
     {"manifest", false, BIT(OLD) | BIT(NEW) | BIT(SVN) | BIT(KEY) | BIT(OUT), 0, run_manifest},
     {"owner-act", true, BIT(KEY) | BIT(OUT), 0, run_owner_act},
+    {"recovery-answer", true, BIT(KEY) | BIT(RECORD) | BIT(OUT), 0, run_recovery_answer},
 };
 
 static const char usage[] =
@@ -341,6 +414,7 @@ static const char usage[] =
     "       vtpm-sign show IMAGE [--json]\n"
     "       vtpm-sign manifest --old MRENCLAVE --new MRENCLAVE --svn N --key RELEASEKEY --out FILE\n"
     "       vtpm-sign owner-act --key OWNER.pem --out SIGNATURE FILE\n"
+    "       vtpm-sign recovery-answer --key HOLDER.pem --record RECORD --out ANSWER REQUEST\n"
     "See vtpm-sign(1).\n";
 
 static struct err take_option(int option, const char *argument, struct request *request, struct explanation *why)
@@ -355,6 +429,7 @@ static struct err take_option(int option, const char *argument, struct request *
         [OUT] = &request->out,
         [OLD] = &request->old_mrenclave,
         [NEW] = &request->new_mrenclave,
+        [RECORD] = &request->record,
     };
     if (option == JSON) request->json = true;
     if (option != SIGNATURE) {

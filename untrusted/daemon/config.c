@@ -30,6 +30,9 @@ const char config_help[] =
     "\n"
     "  --config FILE             key = value lines (" VTPM_CONFIG_DEFAULT ")\n"
     "  --init                    make the store and the trust domain, once, and end\n"
+    "  --recovery-key PEM        with --init: who can bring the trust domain back; up to 8 times\n"
+    "  --recovery-threshold M    with --init: how many of them it takes\n"
+    "  --recover                 bring a trust domain back with its recovery keys, and end\n"
     "  --state-dir DIR           the store (/var/lib/vtpm)\n"
     "  --run-dir DIR             the sockets (/run/vtpm)\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
@@ -159,7 +162,7 @@ static const struct row {
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
-enum { VAL_CONFIG = 1000, VAL_INIT, VAL_HELP, VAL_VERSION };
+enum { VAL_CONFIG = 1000, VAL_INIT, VAL_RECOVER, VAL_RECOVERY_KEY, VAL_RECOVERY_THRESHOLD, VAL_HELP, VAL_VERSION };
 
 static struct err set(struct config *config, const struct row *row, const char *value, const struct origin *from)
 {
@@ -229,17 +232,35 @@ static struct err read_file(struct config *config, const char *path, bool must_e
 struct given {
     const char *values[ROW_COUNT];
     const char *file;
-    bool init;
+    bool init, recover;
+    const char *threshold;
+    unsigned key_count;
+    const char *keys[RECOVERY_KEYS_MAX];
 };
+
+static struct err take_own_option(int val, const struct origin *from, struct given *given)
+{
+    if (val == VAL_CONFIG) given->file = optarg;
+    if (val == VAL_INIT) given->init = true;
+    if (val == VAL_RECOVER) given->recover = true;
+    if (val == VAL_RECOVERY_THRESHOLD) given->threshold = optarg;
+    if (val != VAL_RECOVERY_KEY) return OK;
+    if (given->key_count == RECOVERY_KEYS_MAX) return complain(from, "there may be 8 of them at most", NULL);
+    given->keys[given->key_count++] = optarg;
+    return OK;
+}
 
 static struct err read_options(int argc, char **argv, enum config_action *out_action, struct given *given)
 {
-    struct option table[ROW_COUNT + 5] = {0};
+    struct option table[ROW_COUNT + 8] = {0};
     size_t count = 0;
     for (size_t i = 0; i < ROW_COUNT; i++)
         if (rows[i].option) table[count++] = (struct option){rows[i].key, rows[i].argument, NULL, (int)i};
     table[count++] = (struct option){"config", required_argument, NULL, VAL_CONFIG};
     table[count++] = (struct option){"init", no_argument, NULL, VAL_INIT};
+    table[count++] = (struct option){"recover", no_argument, NULL, VAL_RECOVER};
+    table[count++] = (struct option){"recovery-key", required_argument, NULL, VAL_RECOVERY_KEY};
+    table[count++] = (struct option){"recovery-threshold", required_argument, NULL, VAL_RECOVERY_THRESHOLD};
     table[count++] = (struct option){"help", no_argument, NULL, VAL_HELP};
     table[count++] = (struct option){"version", no_argument, NULL, VAL_VERSION};
     optind = 0;
@@ -251,10 +272,8 @@ static struct err read_options(int argc, char **argv, enum config_action *out_ac
             *out_action = val == VAL_HELP ? CONFIG_HELP : CONFIG_VERSION;
             return OK;
         }
-        if (val == VAL_CONFIG)
-            given->file = optarg;
-        else if (val == VAL_INIT)
-            given->init = true;
+        if (val >= VAL_CONFIG)
+            TRY(take_own_option(val, &from, given));
         else
             given->values[val] = optarg ? optarg : "yes";
     }
@@ -291,6 +310,22 @@ static struct err set_anchor_defaults(struct config *config)
     return OK;
 }
 
+static struct err set_recovery(const struct given *given, struct config *config)
+{
+    static const struct origin from = {.name = "--recovery-threshold"};
+    char *end = NULL;
+    if (given->init && given->recover) return complain(&(struct origin){.name = "--recover"}, "not with --init", NULL);
+    if (!given->key_count && !given->threshold) return OK;
+    if (!given->init) return complain(&(struct origin){.name = "--recovery-key"}, "is for --init alone", NULL);
+    const unsigned long threshold = given->threshold ? strtoul(given->threshold, &end, 10) : 0;
+    if (threshold < 1 || threshold > given->key_count || *end)
+        return complain(&from, "has to say how many of the recovery keys it takes, at least 1", NULL);
+    config->recovery_threshold = (uint8_t)threshold;
+    config->recovery_key_count = (uint8_t)given->key_count;
+    memcpy(config->recovery_keys, given->keys, sizeof given->keys);
+    return OK;
+}
+
 static struct err load(const struct given *given, struct config *config)
 {
     TRY(set_defaults(config));
@@ -302,6 +337,8 @@ static struct err load(const struct given *given, struct config *config)
         if (given->values[i]) TRY(set(config, &rows[i], given->values[i], &from));
     }
     config->init = given->init;
+    config->recover = given->recover;
+    TRY(set_recovery(given, config));
     return set_anchor_defaults(config);
 }
 

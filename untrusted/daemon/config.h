@@ -13,6 +13,7 @@
 
 #include "abi/anchor.h"
 #include "base/err.h"
+#include "link/recovery.h"
 
 struct config {
     char *state_dir;
@@ -33,6 +34,10 @@ struct config {
     bool ordinary_memory;
     bool rebuild; /* dead instances are rebuilt without being asked */
     bool init;    /* make the store and end */
+    bool recover; /* take the store over with its recovery keys and end */
+    uint8_t recovery_threshold;
+    uint8_t recovery_key_count;
+    const char *recovery_keys[RECOVERY_KEYS_MAX]; /* paths of PEM files, the command line's */
 };
 
 enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };

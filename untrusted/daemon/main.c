@@ -20,6 +20,7 @@
 
 #include "crypto/crypto.h"
 #include "untrusted/daemon/admin.h"
+#include "untrusted/daemon/recovery.h"
 #include "untrusted/daemon/upgrade.h"
 #include "untrusted/front/address.h"
 #include "untrusted/host/hygiene.h"
@@ -231,31 +232,71 @@ static struct err open_empty_store(struct daemon *d)
     return result.code == ERR_STATE_MISSING ? OK : result;
 }
 
+static struct err keep_record(void *ctx, struct span record)
+{
+    const struct daemon *d = ctx;
+    return recovery_keep_record(&d->config, d->store, record);
+}
+
+static struct manager_anchor chosen_anchor(const struct config *config)
+{
+    return (struct manager_anchor){.kind = config->anchor,
+                                   .nv_index = config->anchor == ANCHOR_TPM ? config->anchor_nv_index : 0};
+}
+
 static struct err initialise(struct daemon *d)
 {
+    struct manager_recovery recovery;
     uint8_t *master = NULL;
     size_t size = 0;
+    TRY(recovery_read_keys(&d->config, &recovery));
     TRY(make_manager(d));
     TRY(complain("the store in", d->config.state_dir, open_empty_store(d)));
     d->supervisor.store = d->store;
     TRY(make_anchor(d));
-    const struct manager_anchor anchor = {.kind = d->config.anchor,
-                                          .nv_index = d->config.anchor == ANCHOR_TPM ? d->config.anchor_nv_index : 0};
-    TRY(complain("the manager enclave", "at its first start", manager_start_new(d->supervisor.manager, &anchor)));
+    const struct manager_anchor anchor = chosen_anchor(&d->config);
+    TRY(complain(
+        "the manager enclave", "at its first start",
+        manager_start_new(d->supervisor.manager, &anchor, recovery.rule.count ? &recovery : NULL, d, keep_record)));
     log_k1();
     TRY(complain("the store in", d->config.state_dir, store_read_master(d->store, &master, &size)));
     free(master);
-    log_line(LOG_LEVEL_NOTICE, "a new trust domain was made in %s", d->config.state_dir);
+    log_line(LOG_LEVEL_NOTICE, "a new trust domain was made in %s; recovery: %s", d->config.state_dir,
+             recovery.rule.count ? "see that its record, recovery-record, and backups of the store are kept elsewhere"
+                                 : "none, so all its TPMs end with this processor or this anchor");
     return complain("keeping the manager image in", d->config.state_dir, keep_image(d));
 }
 
-/* --- serving -------------------------------------------------------------------------------------------------------
+/* --- vtpmd --recover -----------------------------------------------------------------------------------------------
  */
 
 static struct err add_row(void *ctx, const struct store_row *row)
 {
     return manager_add_row(ctx, row->blob);
 }
+
+static struct err recover(struct daemon *d)
+{
+    struct manager *manager = NULL;
+    const struct manager_anchor anchor = chosen_anchor(&d->config);
+    TRY(complain("the store in", d->config.state_dir, store_open(d->config.state_dir, &d->store)));
+    d->supervisor.store = d->store;
+    TRY(make_manager(d));
+    manager = d->supervisor.manager;
+    TRY(complain("recovering", d->config.state_dir, recovery_ask_holders(&d->config, d->store, manager, &anchor)));
+    TRY(make_anchor(d));
+    TRY(complain("the manager enclave", "loading the ledger", store_each_row(d->store, manager, add_row)));
+    TRY(complain("the manager enclave", "loading the ledger", manager_loaded(manager)));
+    log_k1();
+    log_line(LOG_LEVEL_WARNING,
+             "the trust domain in %s was recovered: every instance is in a new epoch, and what was "
+             "stored since this copy of the store was made is gone",
+             d->config.state_dir);
+    return complain("keeping the manager image in", d->config.state_dir, keep_image(d));
+}
+
+/* --- serving -------------------------------------------------------------------------------------------------------
+ */
 
 static struct err open_ledger(struct daemon *d, struct span master, struct span head)
 {
@@ -384,6 +425,8 @@ static int run(struct daemon *d)
     int code = EXIT_FAILURE;
     if (!result.code && d->config.init)
         code = initialise(d).code ? EXIT_FAILURE : EXIT_SUCCESS;
+    else if (!result.code && d->config.recover)
+        code = recover(d).code ? EXIT_FAILURE : EXIT_SUCCESS;
     else if (!result.code && !serve(d).code)
         code = sd_event_loop(d->supervisor.event);
     end(d);

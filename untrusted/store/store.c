@@ -425,6 +425,16 @@ struct err store_read_head(struct store *store, uint8_t **out_blob, size_t *out_
     return read_meta(store, "head", out_blob, out_size);
 }
 
+struct err store_write_recovery(struct store *store, struct span record)
+{
+    return put_meta(store, "recovery", record);
+}
+
+struct err store_read_recovery(struct store *store, uint8_t **out_record, size_t *out_size)
+{
+    return read_meta(store, "recovery", out_record, out_size);
+}
+
 struct err store_read_stored(struct store *store, const struct instance_id *id, uint64_t *out_version,
                              uint8_t **out_blob, size_t *out_size)
 {

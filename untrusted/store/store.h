@@ -1,7 +1,7 @@
 /*
  * What vtpmd keeps: one SQLite database (STATE_DIRECTORY/vtpm.db), WAL, synchronous=FULL, exclusively locked.
  *
- *   meta       'master', 'head': the blobs of kind MASTER and LEDGER_HEAD
+ *   meta       'master', 'head': the blobs of kind MASTER and LEDGER_HEAD; 'recovery': the recovery record, if there is one
  *   rows       slot -> id, blob of kind LEDGER_ROW
  *   states     id -> version, sealed state
  *   snapshots  id, name -> version, when it was made, a copy of what `states` had
@@ -90,6 +90,9 @@ struct err store_read_state(struct store *store, const struct instance_id *id, u
 /* Whatever version is there, for a check. Errors as above. */
 struct err store_read_stored(struct store *store, const struct instance_id *id, uint64_t *out_version,
                              uint8_t **out_blob, size_t *out_size);
+/* The recovery record (link/recovery.h), which is made once; durable on success. ERR_STORE_IO; reading as above. */
+struct err store_write_recovery(struct store *store, struct span record);
+struct err store_read_recovery(struct store *store, uint8_t **out_record, size_t *out_size);
 /* Calls row for each row, by slot; an error of row ends it and is returned. */
 struct err store_each_row(struct store *store, void *ctx, struct err (*row)(void *ctx, const struct store_row *row));
 

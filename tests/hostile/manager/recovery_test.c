@@ -29,6 +29,7 @@ static int begin(void **state)
     assert_int_equal(rig_create(&rig, "second", NULL, NULL, &rows[1]), ERR_NONE);
     assert_int_equal(rig_create(&rig, "third", NULL, NULL, &rows[2]), ERR_NONE);
     rig_serve(&rig, &rows[0].id, 1, &fake);
+    memset(fake.suspended, 0x66, sizeof fake.suspended);
     rig_commit(&rig, &fake, 1, 0x11);
     rows[0] = rig_row(&rig, &rows[0].id);
     assert_int_equal(rig_delete(&rig, &rows[2].id, NULL), ERR_NONE);
@@ -71,6 +72,7 @@ static void recover(void)
 static void enough_holders_bring_it_back(void **state)
 {
     (void)state;
+    static const uint8_t nothing[SHA256_SIZE];
     recover();
     const struct ledger_row row = rig_row(&rig, &rows[0].id);
     assert_int_equal(row.state, MANAGER_STOPPED_STATE);
@@ -78,6 +80,8 @@ static void enough_holders_bring_it_back(void **state)
     assert_int_equal(row.version, rows[0].version);
     assert_memory_equal(row.digest, rows[0].digest, sizeof row.digest);
     assert_true(row.reverted);
+    assert_memory_equal(row.suspended, nothing, sizeof row.suspended);
+    assert_memory_equal(row.holder, nothing, sizeof row.holder);
     assert_int_equal(rig_row(&rig, &rows[1].id).epoch, rows[1].epoch + 1);
     assert_int_equal(rig_row(&rig, &rows[1].id).state, MANAGER_PROVISIONED);
     assert_false(rig_row(&rig, &rows[1].id).reverted);
