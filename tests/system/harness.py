@@ -525,6 +525,42 @@ def ctl(daemon, *arguments, fails=False):
     return result.stderr if fails else result.stdout
 
 
+class Holder:
+    """An X25519 key made by openssl, in files."""
+
+    def __init__(self, directory, name):
+        self.private, self.public = (os.path.join(directory, f"{name}.{kind}") for kind in ("key", "pub"))
+        openssl("genpkey", "-algorithm", "x25519", "-out", self.private)
+        openssl("pkey", "-in", self.private, "-pubout", "-out", self.public)
+
+    def answer(self, state, out, record="recovery-record"):
+        return subprocess.run([program("vtpm-sign"), "recovery-answer", "--key", self.private, "--record",
+                               os.path.join(state, record), "--out", out, os.path.join(state, "recovery-request")],
+                              capture_output=True, text=True, check=False)
+
+
+class NewHouse:
+    """Another processor, with the backup in its state directory."""
+
+    def __init__(self, backup):
+        self.daemon = Daemon(new_directory(), init=False)
+        shutil.copy(backup, self.daemon.database)
+        os.chmod(self.daemon.database, 0o600)
+
+    def recover(self, answers):
+        """vtpmd --recover. answers: makes the files, once the request is there; returns their paths."""
+        process = subprocess.Popen([*self.daemon.arguments, "--recover"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, cwd=self.daemon.directory)
+        said = ""
+        while "holders have to answer" not in said:
+            line = process.stderr.readline()
+            if not line:
+                return process.wait(30), said
+            said += line
+        rest = process.communicate("".join(f"{path}\n" for path in answers(self.daemon.state)), timeout=60)[1]
+        return process.returncode, said + rest
+
+
 class Front(Process):
     """vtpm-front between its own client socket, an instance's front.sock and vtpmd; paths may be those of a relay."""
 

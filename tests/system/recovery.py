@@ -7,24 +7,10 @@ import os
 import shutil
 import subprocess
 
-from harness import Daemon, Instance, ctl, new_directory, openssl, program
+from harness import Daemon, Holder, Instance, NewHouse, ctl, new_directory
 from tap import require, run, test
 
 INDEX = 0x018000A0
-
-
-class Holder:
-    """An X25519 key made by openssl, in files."""
-
-    def __init__(self, directory, name):
-        self.private, self.public = (os.path.join(directory, f"{name}.{kind}") for kind in ("key", "pub"))
-        openssl("genpkey", "-algorithm", "x25519", "-out", self.private)
-        openssl("pkey", "-in", self.private, "-pubout", "-out", self.public)
-
-    def answer(self, state, out, record="recovery-record"):
-        return subprocess.run([program("vtpm-sign"), "recovery-answer", "--key", self.private, "--record",
-                               os.path.join(state, record), "--out", out, os.path.join(state, "recovery-request")],
-                              capture_output=True, text=True, check=False)
 
 
 class House:
@@ -46,28 +32,6 @@ class House:
         """Everything of it is gone but the backup and the holders' keys."""
         self.daemon.end()
         shutil.rmtree(self.daemon.directory)
-
-
-class NewHouse:
-    """Another processor, with the backup in its state directory."""
-
-    def __init__(self, house):
-        self.daemon = Daemon(new_directory(), init=False)
-        shutil.copy(house.backup, self.daemon.database)
-        os.chmod(self.daemon.database, 0o600)
-
-    def recover(self, answers):
-        """vtpmd --recover. answers: makes the files, once the request is there; returns their paths."""
-        process = subprocess.Popen([*self.daemon.arguments, "--recover"], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   text=True, cwd=self.daemon.directory)
-        said = ""
-        while "holders have to answer" not in said:
-            line = process.stderr.readline()
-            if not line:
-                return process.wait(30), said
-            said += line
-        rest = process.communicate("".join(f"{path}\n" for path in answers(self.daemon.state)), timeout=60)[1]
-        return process.returncode, said + rest
 
 
 def written(client, data):
@@ -100,7 +64,7 @@ def two_of_three_holders_bring_every_tpm_back():
     resets = running.connect().reset_count()
     house.save()
     house.burn()
-    new = NewHouse(house)
+    new = NewHouse(house.backup)
     status, said = new.recover(answers_of(house, 2, 0))
     require(status == 0 and "was recovered" in said, f"{status}: {said}")
     new.daemon.start()
@@ -128,7 +92,7 @@ def too_few_and_wrong_answers_recover_nothing_and_lose_nothing():
     written(house.daemon.create("kept").connect(), b"kept....")
     house.save()
     house.burn()
-    new = NewHouse(house)
+    new = NewHouse(house.backup)
     before = open(new.daemon.database, "rb").read()
 
     def wrong(state):

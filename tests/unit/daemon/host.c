@@ -183,7 +183,8 @@ void host_open(struct host *host)
     (void)snprintf(host->anchor_path, sizeof host->anchor_path, "%s/anchor", host->directory);
     assert_ok(anchor_file_make(host->anchor_path));
     begin(host);
-    assert_ok(manager_start_new(host->supervisor.manager, &(struct manager_anchor){.kind = ANCHOR_FILE}, NULL, NULL, NULL));
+    assert_ok(
+        manager_start_new(host->supervisor.manager, &(struct manager_anchor){.kind = ANCHOR_FILE}, NULL, NULL, NULL));
     serve(host);
 }
 
