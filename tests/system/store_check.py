@@ -117,12 +117,12 @@ def finds(path, *sentences):
 def a_store_that_fits_together_is_clean_offline_and_online():
     host = shared()
     said = ctl("store", "check", host.good)
-    require("3 instances, 3 states, 0 findings" in said and "not verified" in said, said)
+    require("3 instances, 3 states, 0 snapshots, 0 findings" in said and "not verified" in said, said)
     said = ctl("store", "check", "--state-dir", host.daemon.state)
-    require("3 instances, 3 states, 0 findings" in said, said)
+    require("3 instances, 3 states, 0 snapshots, 0 findings" in said, said)
     host.daemon.start()
     said = online(host.daemon, "check")
-    require("3 instances, 3 states, 0 findings" in said and "SHA-256: 3 instances" in said, said)
+    require("3 instances, 3 states, 0 snapshots, 0 findings" in said and "SHA-256: 3 instances" in said, said)
     require("not verified" not in said, said)
     answer = json.loads(ctl("--socket", host.daemon.socket, "--json", "store", "check"))
     require(answer["findings"] == [] and answer["compared"] == 3 and answer["busy"] == 0, answer)
@@ -149,7 +149,7 @@ def what_is_still_in_the_log_of_a_killed_vtpmd_is_seen_and_nothing_is_written():
     before = {name: open(os.path.join(daemon.state, name), "rb").read()
               for name in os.listdir(daemon.state) if name.startswith("vtpm.db")}
     said = ctl("store", "check", "--state-dir", daemon.state)
-    require("1 instances, 1 states, 0 findings" in said, said)
+    require("1 instances, 1 states, 0 snapshots, 0 findings" in said, said)
     after = {name: open(os.path.join(daemon.state, name), "rb").read()
              for name in os.listdir(daemon.state) if name.startswith("vtpm.db")}
     require(before == after, "the check wrote to the store")
@@ -324,7 +324,7 @@ def a_copy_made_under_load_is_whole():
     with Load(daemon) as load:
         for _ in range(5):
             said = online(daemon, "check")
-            require(f"{LOADED} instances, {LOADED} states, 0 findings" in said, said)
+            require(f"{LOADED} instances, {LOADED} states, 0 snapshots, 0 findings" in said, said)
         before = list(load.answered)
         said = online(daemon, "backup", path)
         after = list(load.answered)
@@ -332,7 +332,7 @@ def a_copy_made_under_load_is_whole():
     require(not os.path.exists(path + ".tmp") and os.stat(path).st_mode & 0o777 == 0o600, "the file beside it, or its mode")
     require(not os.path.exists(daemon.state + "/vtpm.db.copy"), "vtpmd's copy was left")
     said = ctl("store", "check", path)
-    require(f"{LOADED} instances, {LOADED} states, 0 findings" in said, said)
+    require(f"{LOADED} instances, {LOADED} states, 0 snapshots, 0 findings" in said, said)
     require(all(early <= late for early, late in zip(before, after)), "what was answered went back")
 
 
@@ -370,9 +370,9 @@ def a_backup_replaces_nothing_unless_it_is_told_to():
         require("--force replaces it" in said and open(path, encoding="utf-8").read() == "mine", said)
         fresh = new_directory() + "/fresh.db"
         ctl(*where, "store", "backup", fresh, *source)
-        require("3 instances, 3 states, 0 findings" in ctl("store", "check", fresh), "the copy")
+        require("3 instances, 3 states, 0 snapshots, 0 findings" in ctl("store", "check", fresh), "the copy")
     ctl("store", "backup", path, "--force", "--state-dir", host.daemon.state)
-    require("3 instances, 3 states, 0 findings" in ctl("store", "check", path), "the copy")
+    require("3 instances, 3 states, 0 snapshots, 0 findings" in ctl("store", "check", path), "the copy")
     said = ctl("store", "backup", path + "/x", "--state-dir", host.daemon.state, status=1)
     require("Not a directory" in said, said)
 

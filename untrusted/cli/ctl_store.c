@@ -147,9 +147,10 @@ static struct err check_file(const char *path, const struct bar *bar, json_t **o
     TRY(store_check_open(view.db, true, &listener, &check));
     TRY(check_all(check, bar));
     const struct store_checked *checked = store_checked(check);
-    *out_answer = json_pack("{s:s, s:O, s:I, s:I, s:I, s:n}", "file", path, "findings", findings, "rows",
-                            (json_int_t)checked->rows, "states", (json_int_t)checked->states, "other-manager",
-                            (json_int_t)checked->other_manager, "compared");
+    *out_answer =
+        json_pack("{s:s, s:O, s:I, s:I, s:I, s:I, s:n}", "file", path, "findings", findings, "rows",
+                  (json_int_t)checked->rows, "states", (json_int_t)checked->states, "snapshots",
+                  (json_int_t)checked->snapshots, "other-manager", (json_int_t)checked->other_manager, "compared");
     ENSURE(*out_answer, NO_MEMORY);
     return OK;
 }
@@ -162,9 +163,10 @@ static void show_findings(const json_t *answer)
         printf("%s: %s\n  %s\n", shown_member(finding, "subject").text, shown_member(finding, "fault").text,
                shown_member(finding, "cure").text);
     }
-    printf("%s: %s instances, %s states, %zu findings\n",
+    printf("%s: %s instances, %s states, %s snapshots, %zu findings\n",
            json_object_get(answer, "file") ? shown_member(answer, "file").text : "the store of the vtpmd that runs",
-           shown_member(answer, "rows").text, shown_member(answer, "states").text, json_array_size(findings));
+           shown_member(answer, "rows").text, shown_member(answer, "states").text,
+           shown_member(answer, "snapshots").text, json_array_size(findings));
     if (json_integer_value(json_object_get(answer, "other-manager")) > 0)
         printf(
             "%s records were sealed by another manager image than the ledger's head: so it is after an upgrade, until "

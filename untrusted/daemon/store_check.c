@@ -50,8 +50,9 @@ static void end(struct checking *c, struct err result)
     json_t *answer = NULL;
     if (!result.code) {
         const struct store_checked *checked = store_checked(c->check);
-        answer = json_pack("{s:O, s:I, s:I, s:I, s:I, s:I}", "findings", c->findings, "rows", (json_int_t)checked->rows,
-                           "states", (json_int_t)checked->states, "other-manager", (json_int_t)checked->other_manager,
+        answer = json_pack("{s:O, s:I, s:I, s:I, s:I, s:I, s:I}", "findings", c->findings, "rows",
+                           (json_int_t)checked->rows, "states", (json_int_t)checked->states, "snapshots",
+                           (json_int_t)checked->snapshots, "other-manager", (json_int_t)checked->other_manager,
                            "compared", (json_int_t)c->compared, "busy", (json_int_t)c->busy);
         if (!answer) result = FAIL(NO_MEMORY);
     }

@@ -8,6 +8,7 @@
 
 #include "abi/blob.h"
 #include "base/bytes.h"
+#include "link/recovery.h"
 #include "untrusted/store/store.h"
 
 #define ROWS_A_STEP    64
@@ -267,12 +268,35 @@ static bool read_meta(struct store_check *c, const char *name, const char *recor
     return false;
 }
 
+/* It is for the worst day, when nobody can put it right any more. */
+static void check_recovery(struct store_check *c)
+{
+    static const char sql[] = "SELECT value FROM meta WHERE name = 'recovery'";
+    static const char cure[] = "its holders cannot bring the trust domain back with this store: keep the file "
+                               "recovery-record of vtpmd --init, and a backup that has no such finding";
+    sqlite3_stmt *statement DEFER(close_statement) = NULL;
+    struct recovery_record record;
+    int code =
+        sqlite3_prepare_v2(c->db, sql, -1, &statement, NULL) == SQLITE_OK ? sqlite3_step(statement) : SQLITE_ERROR;
+    if (code == SQLITE_DONE) return;
+    if (code != SQLITE_ROW) {
+        tell_unreadable(c, "the recovery record");
+        return;
+    }
+    const struct span bytes = span_of(sqlite3_column_blob(statement, 0), (size_t)sqlite3_column_bytes(statement, 0));
+    if (recovery_parse(bytes, &record).code)
+        store_check_tell(c, "the store", cure, "the recovery record is damaged");
+    else if (c->has_head && memcmp(&record.domain, &c->head.id, sizeof record.domain) != 0)
+        store_check_tell(c, "the store", cure, "the recovery record is of another trust domain");
+}
+
 static void check_meta(struct store_check *c)
 {
     struct header master;
     bool has_master = read_meta(c, "master", "the master secret", BLOB_MASTER, false, &master);
     c->has_head = read_meta(c, "head", "the ledger's head", BLOB_LEDGER_HEAD, false, &c->head);
     c->phase = OF_ROWS;
+    check_recovery(c);
     if (!has_master || !c->has_head) return;
     if (memcmp(&master.id, &c->head.id, sizeof master.id) != 0)
         store_check_tell(c, "the store", store_cure_whole,
@@ -542,6 +566,7 @@ static void check_snapshot(struct store_check *c, sqlite3_stmt *row)
     char record[LABEL_MAX + 32];
     c->done++;
     c->last_snapshot = sqlite3_column_int64(row, NUMBER);
+    c->checked.snapshots++;
     (void)snprintf(record, sizeof record, "its snapshot %.*s", (int)LABEL_MAX, name ? name : "");
     if (id.size != sizeof subject.id.bytes) {
         store_check_tell(c, "the store", cure_harmless, "there is a snapshot, %s, without an instance's id", record);

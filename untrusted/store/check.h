@@ -4,7 +4,7 @@
  * Seen: the application id, the schema's version, SQLite's own integrity check; that head and master are there; for each
  * row, state, snapshot, head and master the header (magic, format, kind, size, id, version, slot), where that of a state
  * may be older than what it is stored as, since one goes back on purpose; that nothing lies behind a state but its
- * volatile part; that slots have no gap, rows have their states in the version that they name, and states, snapshots and
+ * volatile part; that the recovery record, if there is one, is one of this trust domain; that slots have no gap, rows have their states in the version that they name, and states, snapshots and
  * settings have rows. A store of schema 1 is looked at as it is.
  * Not seen: whether a record is authentic, and whether it is the newest. Only the manager enclave can tell the first, and
  * only the anchor the second. A header is believed here because a wrong one is found by the enclave.
@@ -37,6 +37,7 @@ struct store_check_listener {
 struct store_checked {
     uint64_t rows;
     uint64_t states;
+    uint64_t snapshots;
     uint64_t other_manager; /* rows and states that another manager sealed than the head: so it is after an upgrade */
     uint64_t findings;
 };

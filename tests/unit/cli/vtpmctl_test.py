@@ -738,14 +738,14 @@ def a_status_without_manager_is_not_signed_for(place):
 
 # --- the store; what vtpmd and real files do is in tests/system/store_check.py ---
 
-CLEAN = {"findings": [], "rows": 2, "states": 2, "other-manager": 0, "compared": 2, "busy": 0}
+CLEAN = {"findings": [], "rows": 2, "states": 2, "snapshots": 0, "other-manager": 0, "compared": 2, "busy": 0}
 FINDING = {"subject": "web1 (" + ID + ")", "fault": "its state\x1b[2J is missing", "cure": "restore"}
 
 
 @test
 def store_check_tells_what_the_daemon_found(place):
     place.daemon.answers["store-check"] = CLEAN
-    tap.require("2 instances, 2 states, 0 findings" in place.succeeds("store", "check"), "clean")
+    tap.require("2 instances, 2 states, 0 snapshots, 0 findings" in place.succeeds("store", "check"), "clean")
     place.daemon.answers["store-check"] = {**CLEAN, "findings": [FINDING, FINDING]}
     result = place.run("store", "check")
     tap.require(result.returncode == 1 and result.stdout.count(b"its state?[2J is missing") == 2, result)

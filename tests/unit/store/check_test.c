@@ -10,13 +10,14 @@
 
 #include "abi/blob.h"
 #include "base/bytes.h"
+#include "link/recovery.h"
 #include "untrusted/store/backup.h"
 #include "untrusted/store/check.h"
 #include "untrusted/store/store.h"
 #include "untrusted/store/view.h"
 
 #define PLAIN_SIZE 300u /* of what a record would hold */
-#define RECORD_MAX (BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE + PLAIN_SIZE + BLOB_TAG_SIZE)
+#define SEALED_MAX (BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE + PLAIN_SIZE + BLOB_TAG_SIZE)
 
 static char directory[64];
 static char file[80];
@@ -51,11 +52,11 @@ static struct instance_id id_of(uint32_t n)
     return id;
 }
 
-static struct span record(uint8_t bytes[RECORD_MAX], enum blob_kind kind, uint32_t n, uint64_t version)
+static struct span record(uint8_t bytes[SEALED_MAX], enum blob_kind kind, uint32_t n, uint64_t version)
 {
     const struct instance_id domain = {{0xD0}};
     const struct instance_id id = kind != BLOB_LEDGER_HEAD && kind != BLOB_MASTER ? id_of(n) : domain;
-    struct writer w = writer_of(bytes, RECORD_MAX);
+    struct writer w = writer_of(bytes, SEALED_MAX);
     uint8_t *zeros = NULL;
     assert_ok(write_bytes(&w, BLOB_MAGIC, BLOB_MAGIC_SIZE));
     assert_ok(write_u16(&w, BLOB_FORMAT));
@@ -74,7 +75,7 @@ static struct span record(uint8_t bytes[RECORD_MAX], enum blob_kind kind, uint32
 static void commit(uint32_t n, uint64_t version)
 {
     static uint64_t ledger;
-    static uint8_t bytes[4][RECORD_MAX];
+    static uint8_t bytes[4][SEALED_MAX];
     ledger++;
     const struct store_row row = {n, id_of(n), version, record(bytes[0], BLOB_LEDGER_ROW, n, ledger)};
     const struct store_state state = {
@@ -145,6 +146,37 @@ static void finds(size_t count, const char *fault)
     if (told.count != count)
         fail_msg("%zu findings, the first: %s, the last: %s", told.count, told.first.fault, told.last.fault);
     if (fault && !strstr(told.first.fault, fault)) fail_msg("it says: %s", told.first.fault);
+}
+
+/* It is for the day when nothing else is left, so it is looked at before. */
+static void the_recovery_record_is_looked_at(void **state)
+{
+    (void)state;
+    static const uint8_t label[16] = "vtpm recovery v1";
+    uint8_t bytes[RECOVERY_HEAD_SIZE + RECOVERY_HOLDER_SIZE + RECOVERY_MASTER_SIZE] = {0};
+    fill(0, 2);
+    finds(0, NULL);
+    memcpy(bytes, label, sizeof label);
+    bytes[16] = 0xD0; /* the domain of record() */
+    bytes[32] = bytes[33] = 1;
+    assert_ok(store_write_recovery(store, span_of(bytes, sizeof bytes)));
+    finds(0, NULL);
+    assert_ok(store_write_recovery(store, span_of(bytes, sizeof bytes - 1)));
+    finds(1, "damaged");
+    bytes[16] = 0xD1;
+    assert_ok(store_write_recovery(store, span_of(bytes, sizeof bytes)));
+    finds(1, "another trust domain");
+}
+
+static void snapshots_are_counted(void **state)
+{
+    (void)state;
+    struct told told;
+    const struct instance_id id = id_of(1);
+    fill(0, 3);
+    assert_ok(store_snapshot_take(store, &id, "one"));
+    assert_ok(store_snapshot_take(store, &id, "two"));
+    assert_int_equal(check(store_handle(store), &told, NULL).snapshots, 2);
 }
 
 static void an_empty_store_has_no_head_and_no_master(void **state)
@@ -247,7 +279,7 @@ static void another_manager_is_counted_and_no_finding(void **state)
 /* Stores it as the state of instance n, as it is. */
 static void replace_state(uint32_t n, uint64_t version, struct span sealed)
 {
-    static uint8_t bytes[2][RECORD_MAX];
+    static uint8_t bytes[2][SEALED_MAX];
     const struct store_row row = {n, id_of(n), version, record(bytes[0], BLOB_LEDGER_ROW, n, 1)};
     const struct store_state state = {.id = id_of(n), .version = version, .blob = sealed};
     const struct store_batch batch = {.head = record(bytes[1], BLOB_LEDGER_HEAD, 0, UINT64_C(1) << 40),
@@ -261,7 +293,7 @@ static void replace_state(uint32_t n, uint64_t version, struct span sealed)
 static void a_state_may_be_older_than_its_row_but_not_newer(void **state)
 {
     (void)state;
-    uint8_t bytes[RECORD_MAX];
+    uint8_t bytes[SEALED_MAX];
     fill(0, 3);
     replace_state(1, 9, record(bytes, BLOB_STATE, 1, 4));
     finds(0, NULL);
@@ -272,11 +304,11 @@ static void a_state_may_be_older_than_its_row_but_not_newer(void **state)
 /* A state of instance 1 and behind it size bytes of a record. */
 static void replace_both(enum blob_kind kind, uint32_t of, size_t size)
 {
-    static uint8_t both[2 * RECORD_MAX];
-    uint8_t bytes[RECORD_MAX];
+    static uint8_t both[2 * SEALED_MAX];
+    uint8_t bytes[SEALED_MAX];
     const struct span first = record(bytes, BLOB_STATE, 1, 5);
     memcpy(both, first.data, first.size);
-    memcpy(both + first.size, record(bytes, kind, of, 5).data, size < RECORD_MAX ? size : RECORD_MAX);
+    memcpy(both + first.size, record(bytes, kind, of, 5).data, size < SEALED_MAX ? size : SEALED_MAX);
     replace_state(1, 5, span_of(both, first.size + size));
 }
 
@@ -501,6 +533,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(an_empty_store_has_no_head_and_no_master),
+        TEST(the_recovery_record_is_looked_at),
+        TEST(snapshots_are_counted),
         TEST(many_instances_are_clean),
         TEST(what_is_written_meanwhile_is_not_called_wrong),
         TEST(every_orphan_is_told),
