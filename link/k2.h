@@ -2,7 +2,7 @@
  * What the data records of K2 carry: one request of the front-end, one response of the instance enclave, in turn.
  *
  *   request    u8 verb, u8 locality, u16 0, then the TPM command (COMMAND), or one part of a state (IMPORT)
- *   response   u16 err code, u16 0, then the TPM's response (COMMAND with code 0 only)
+ *   response   u16 err code, u16 0, then with code 0 the TPM's response (COMMAND), or u8 0 or 1 (ESTABLISHED)
  *
  * At most one request is under way. A code other than 0 means that the TPM did not run the request; a front-end answers
  * its client TPM_RC_FAILURE then; after ERR_LEASE, which passes, TPM_RC_RETRY.
@@ -23,4 +23,8 @@ enum k2_verb {
     K2_RESET = 2,     /* _TPM_Init over the newest state, as a reset of the machine does */
     K2_POWER_OFF = 3, /* TPM2_Shutdown unless the client did it, then off; K2_RESET powers it on again */
     K2_IMPORT = 4,    /* a part of the permanent state of a TPM of libtpms', for an instance that waits for one */
+    /* What a machine's chipset asks (PC Client Platform TPM Profile, tpmEstablishment): was there a dynamic launch? */
+    K2_ESTABLISHED = 5,
+    K2_RESET_ESTABLISHED = 6, /* at locality 3 or 4, else ERR_BAD_VALUE */
 };
+#define K2_VERB_MAX K2_RESET_ESTABLISHED

@@ -26,7 +26,9 @@ static void answer(struct fake_front *f)
     uint8_t response[TPM_MESSAGE_MAX] = {0x80, 0x01};
     f->open_requests--;
     if (f->verb != FRONT_COMMAND) {
-        front_done(f->front, f->outcome, span_empty());
+        const uint8_t bit = 1;
+        bool tells = f->verb == FRONT_ESTABLISHED && !f->outcome.code;
+        front_done(f->front, f->outcome, span_of(&bit, tells ? 1 : 0));
         return;
     }
     if (f->refusal.code) {

@@ -97,6 +97,28 @@ static struct err power_off(struct instance *instance, const struct request *req
     return effect_settle(instance, out);
 }
 
+static struct err established(struct instance *instance, const struct request *request, struct writer *out)
+{
+    bool is_established = false;
+    if (request->command.size > 0) return refuse(instance, FAIL(TRAILING), out);
+    if (!instance->tpm.on) return refuse(instance, FAIL(TPM_OFF), out);
+    TRY(tpm_established(&instance->tpm, &is_established));
+    struct writer response = begin_response(instance, OK);
+    TRY(write_u8(&response, is_established));
+    instance->response_size = response.size;
+    return effect_release(instance, out);
+}
+
+static struct err reset_established(struct instance *instance, const struct request *request, struct writer *out)
+{
+    if (request->command.size > 0) return refuse(instance, FAIL(TRAILING), out);
+    struct err result = tpm_reset_established(&instance->tpm, request->locality);
+    if (result.code == ERR_TPM_OFF || result.code == ERR_BAD_VALUE) return refuse(instance, result, out);
+    TRY(result);
+    begin_response(instance, OK);
+    return effect_release(instance, out);
+}
+
 static struct err take_part(struct instance *instance, const struct request *request, struct writer *out)
 {
     begin_response(instance, import_part(instance, request->command));
@@ -112,6 +134,8 @@ static struct err run_request(struct instance *instance, struct span message, st
     if (request.verb == K2_RESET) return ask_before_reset(instance, &request, out);
     if (request.verb == K2_POWER_OFF) return power_off(instance, &request, out);
     if (request.verb == K2_IMPORT) return take_part(instance, &request, out);
+    if (request.verb == K2_ESTABLISHED) return established(instance, &request, out);
+    if (request.verb == K2_RESET_ESTABLISHED) return reset_established(instance, &request, out);
     return refuse(instance, FAIL(BAD_VALUE), out);
 }
 

@@ -16,6 +16,7 @@
 #include <libtpms/tpm_error.h>
 #include <libtpms/tpm_library.h>
 #include <libtpms/tpm_nvfilename.h>
+#include <libtpms/tpm_tis.h>
 
 #include "abi/instance.h"
 #include "base/memory.h"
@@ -433,6 +434,25 @@ struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, s
     tpm->orderly = is_shutdown(command, answer);
     wipe_buffers(command.size, err.code ? sizeof buffers.response : answer.size);
     return err;
+}
+
+struct err tpm_established(const struct tpm *tpm, bool *out_established)
+{
+    TPM_BOOL established = false;
+    ENSURE(tpm->on, TPM_OFF);
+    ENSURE(TPM_IO_TpmEstablished_Get(&established) == TPM_SUCCESS, TPM);
+    *out_established = established;
+    return OK;
+}
+
+struct err tpm_reset_established(struct tpm *tpm, uint8_t locality)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    tpm->locality = locality;
+    TPM_RESULT result = TPM_IO_TpmEstablished_Reset();
+    ENSURE(result != TPM_BAD_LOCALITY, BAD_VALUE);
+    ENSURE(result == TPM_SUCCESS, TPM);
+    return OK;
 }
 
 /* True if the TPM took it. */

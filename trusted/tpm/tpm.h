@@ -80,6 +80,11 @@ struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volati
  */
 struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, struct writer *response);
 
+/* tpmEstablishment, which a dynamic launch (_TPM_Hash_Start) sets. ERR_TPM_OFF, ERR_TPM. */
+struct err tpm_established(const struct tpm *tpm, bool *out_established);
+/* ERR_BAD_VALUE: not at this locality (3 and 4 only). ERR_TPM_OFF, ERR_TPM. */
+struct err tpm_reset_established(struct tpm *tpm, uint8_t locality);
+
 /* _TPM_Init over the newest permanent state, as a reset of the machine does. ERR_TPM, ERR_STATE_REJECTED. */
 struct err tpm_reset(struct tpm *tpm);
 

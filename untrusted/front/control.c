@@ -9,21 +9,23 @@
 
 #include <string.h>
 
-#define TPM_SUCCESS                    0x00u
-#define TPM_BAD_PARAMETER              0x03u
-#define TPM_BAD_ORDINAL                0x0au
-#define TPM_BAD_LOCALITY               0x3du
+#define TPM_SUCCESS                     0x00u
+#define TPM_BAD_ORDINAL                 0x0au
+#define TPM_BAD_LOCALITY                0x3du
 
-#define CAPABILITY_INIT                UINT32_C(0x0001)
-#define CAPABILITY_SHUTDOWN            UINT32_C(0x0002)
-#define CAPABILITY_SET_LOCALITY        UINT32_C(0x0008)
-#define CAPABILITY_CANCEL_TPM_CMD      UINT32_C(0x0020)
-#define CAPABILITY_STOP                UINT32_C(0x0400)
-#define CAPABILITY_GET_CONFIG          UINT32_C(0x0800)
-#define CAPABILITY_SET_BUFFERSIZE      UINT32_C(0x2000)
-#define CAPABILITY_SEND_COMMAND_HEADER UINT32_C(0x8000) /* of the data channel */
+#define CAPABILITY_INIT                 UINT32_C(0x0001)
+#define CAPABILITY_SHUTDOWN             UINT32_C(0x0002)
+#define CAPABILITY_GET_TPMESTABLISHED   UINT32_C(0x0004)
+#define CAPABILITY_SET_LOCALITY         UINT32_C(0x0008)
+#define CAPABILITY_CANCEL_TPM_CMD       UINT32_C(0x0020)
+#define CAPABILITY_RESET_TPMESTABLISHED UINT32_C(0x0080)
+#define CAPABILITY_STOP                 UINT32_C(0x0400)
+#define CAPABILITY_GET_CONFIG           UINT32_C(0x0800)
+#define CAPABILITY_SET_DATAFD           UINT32_C(0x1000)
+#define CAPABILITY_SET_BUFFERSIZE       UINT32_C(0x2000)
+#define CAPABILITY_SEND_COMMAND_HEADER  UINT32_C(0x8000) /* of the data channel */
 
-#define INIT_DELETE_VOLATILE           1u
+#define INIT_DELETE_VOLATILE            1u
 
 struct control_command {
     uint32_t number;
@@ -85,6 +87,37 @@ static uint32_t set_locality(struct reader *body, bool powered, struct message *
     return TPM_SUCCESS;
 }
 
+/* u32 result, u8 bit, u8[3] 0, and as long when it fails: QEMU reads eight bytes whatever the first four say. */
+static uint32_t get_established(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body;
+    if (!powered) return TPM_BAD_ORDINAL;
+    out_message->verb = FRONT_ESTABLISHED;
+    answer_u32s(out_message, (const uint32_t[]){TPM_SUCCESS, 0}, 2);
+    return TPM_SUCCESS;
+}
+
+/* The locality is the one it comes with, not the channel's. */
+static uint32_t reset_established(struct reader *body, bool powered, struct message *out_message)
+{
+    uint8_t locality = 0;
+    if (read_u8(body, &locality).code) return TPM_BAD_PARAMETER;
+    if (!powered) return TPM_BAD_ORDINAL;
+    if (locality > LOCALITY_MAX) return TPM_BAD_LOCALITY;
+    out_message->verb = FRONT_RESET_ESTABLISHED;
+    out_message->locality = locality;
+    out_message->refusal = TPM_BAD_LOCALITY;
+    return TPM_SUCCESS;
+}
+
+/* What becomes of the descriptor is the front's to say. */
+static uint32_t set_datafd(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body, (void)powered;
+    out_message->adopts = true;
+    return TPM_SUCCESS;
+}
+
 /* A command runs to its end inside the enclave: as with swtpm, the answer is success and nothing happens. */
 static uint32_t cancel(struct reader *body, bool powered, struct message *out_message)
 {
@@ -115,15 +148,18 @@ static uint32_t set_buffersize(struct reader *body, bool powered, struct message
     return TPM_SUCCESS;
 }
 
-/* QEMU sends SET_LOCALITY with three bytes of padding, tpm2-tss without. */
+/* QEMU sends localities with three bytes of padding, tpm2-tss without. */
 static const struct control_command commands[] = {
     {0x01, 0, true, 0, get_capability},
     {0x02, 4, false, CAPABILITY_INIT, init},
     {0x03, 0, false, CAPABILITY_SHUTDOWN, shutdown_process},
+    {0x04, 0, false, CAPABILITY_GET_TPMESTABLISHED, get_established},
     {0x05, 1, true, CAPABILITY_SET_LOCALITY, set_locality},
     {0x09, 0, false, CAPABILITY_CANCEL_TPM_CMD, cancel},
+    {0x0b, 1, true, CAPABILITY_RESET_TPMESTABLISHED, reset_established},
     {0x0e, 0, false, CAPABILITY_STOP, stop},
     {0x0f, 0, false, CAPABILITY_GET_CONFIG, get_config},
+    {0x10, 0, true, CAPABILITY_SET_DATAFD, set_datafd},
     {0x11, 4, false, CAPABILITY_SET_BUFFERSIZE, set_buffersize},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
@@ -164,6 +200,7 @@ static void control_parse(struct span received, const struct channel *channel, b
 
 const struct protocol protocol_control = {
     .name = "swtpm control",
+    .passes_descriptors = true,
     .parse = control_parse,
     .failure = TPM_RC_FAILURE,
 };

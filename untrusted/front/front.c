@@ -47,6 +47,8 @@ struct connection {
     uint64_t stalled_since; /* when the unfinished message or answer began; 0: there is none */
     uint64_t starved_since; /* when it found no buffer; 0: it did not */
     bool spoken;            /* it has completed a message */
+    bool adopted;           /* a client passed it over its control connection */
+    int passed;             /* the descriptor that came last, until a message takes it; -1: none */
     struct message message; /* valid from QUEUED until it is answered */
 };
 
@@ -150,7 +152,8 @@ static void connection_detach(struct connection *c)
     c->starved_since = 0;
     release_buffer(c);
     c->source = sd_event_source_disable_unref(c->source);
-    *c = (struct connection){.front = front, .fd = -1};
+    if (c->passed >= 0) close(c->passed);
+    *c = (struct connection){.front = front, .fd = -1, .passed = -1};
 }
 
 static void connection_close(struct connection *c)
@@ -294,15 +297,22 @@ static void connection_answer(struct connection *c)
 
 /* --- whose turn it is --- */
 
+static void put_code(struct connection *c, uint32_t code)
+{
+    const uint8_t bytes[4] = {(uint8_t)(code >> 24), (uint8_t)(code >> 16), (uint8_t)(code >> 8), (uint8_t)code};
+    memcpy(c->message.answer, bytes, sizeof bytes);
+}
+
 static void answer_outcome(struct connection *c, struct err result, struct span response)
 {
     if (c->message.verb != FRONT_COMMAND) {
+        const bool established = c->message.verb == FRONT_ESTABLISHED;
         if (result.code && c->message.answer_size) {
-            uint32_t code = c->message.failure;
-            const uint8_t failure[4] = {(uint8_t)(code >> 24), (uint8_t)(code >> 16), (uint8_t)(code >> 8),
-                                        (uint8_t)code};
-            memcpy(c->message.answer, failure, sizeof failure);
-            c->message.answer_size = sizeof failure;
+            const bool refused = result.code == ERR_BAD_VALUE && c->message.refusal;
+            put_code(c, refused ? c->message.refusal : c->message.failure);
+            if (!established) c->message.answer_size = 4;
+        } else if (established && response.size == 1) {
+            c->message.answer[4] = response.data[0];
         }
         connection_answer(c);
         return;
@@ -318,7 +328,8 @@ static void answer_outcome(struct connection *c, struct err result, struct span 
 static void perform(struct front *front)
 {
     const struct message *message = &front->running->message;
-    const struct front_request request = {message->verb, message->locality, message->command};
+    const bool located = message->verb == FRONT_COMMAND || message->verb == FRONT_RESET_ESTABLISHED;
+    const struct front_request request = {message->verb, located ? message->locality : 0, message->command};
     front->owner.perform(front->owner.ctx, &request);
 }
 
@@ -369,6 +380,11 @@ static bool ask_again(struct front *front)
            sd_event_source_set_enabled(front->again, SD_EVENT_ONESHOT) >= 0;
 }
 
+static bool switches_power(enum front_verb verb)
+{
+    return verb != FRONT_COMMAND && verb != FRONT_ESTABLISHED && verb != FRONT_RESET_ESTABLISHED;
+}
+
 void front_done(struct front *front, struct err result, struct span response)
 {
     struct connection *c = front->running;
@@ -376,13 +392,49 @@ void front_done(struct front *front, struct err result, struct span response)
     front->unleased_since = 0;
     front->busy = false;
     front->running = NULL;
-    if (front->verb != FRONT_COMMAND)
+    if (switches_power(front->verb))
         front->powered = !result.code && (front->verb == FRONT_RESET || front->verb == FRONT_POWER_ON);
     if (c) {
         answer_outcome(c, result, response);
         connection_advance(c);
     }
     dispatch(front);
+}
+
+static struct err connection_open(struct front *front, const struct endpoint *endpoint, int fd,
+                                  struct connection **out_connection);
+
+static const struct endpoint *data_endpoint(const struct front *front, const struct channel *channel)
+{
+    for (size_t i = 0; i < front->endpoint_count; i++)
+        if (front->endpoints[i].channel == channel && front->endpoints[i].protocol == &protocol_stream)
+            return &front->endpoints[i];
+    return NULL;
+}
+
+static bool has_adopted(const struct front *front, const struct channel *channel)
+{
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
+        if (front->connections[i].adopted && front->connections[i].endpoint->channel == channel) return true;
+    return false;
+}
+
+/* As with swtpm there is one at a time; its end makes place for another. */
+static void adopt_passed(struct connection *c)
+{
+    const struct channel *channel = c->endpoint->channel;
+    const struct endpoint *data = data_endpoint(c->front, channel);
+    struct connection *adopted = NULL;
+    const int fd = c->passed;
+    if (fd < 0 || !data || has_adopted(c->front, channel)) {
+        put_code(c, fd < 0 || !data ? TPM_BAD_PARAMETER : TPM_IOERROR);
+        return;
+    }
+    c->passed = -1;
+    if (connection_open(c->front, data, fd, &adopted).code)
+        put_code(c, TPM_IOERROR);
+    else
+        adopted->adopted = true;
 }
 
 /* Goes through what was received until something is missing: bytes, the TPM's turn, or the client's willingness. */
@@ -401,6 +453,7 @@ static void connection_advance(struct connection *c)
         c->stalled_since = 0;
         c->spoken = true;
         if (message->sets_locality) c->endpoint->channel->locality = message->locality;
+        if (message->adopts) adopt_passed(c);
         if (message->verb == FRONT_NOTHING) {
             connection_answer(c);
         } else {
@@ -412,10 +465,37 @@ static void connection_advance(struct connection *c)
 
 /* --- events --- */
 
+/* All descriptors that came are closed but the last one, and that when nothing takes it. */
+static void take_descriptors(struct connection *c, struct msghdr *header)
+{
+    for (struct cmsghdr *m = CMSG_FIRSTHDR(header); m; m = CMSG_NXTHDR(header, m)) {
+        if (m->cmsg_level != SOL_SOCKET || m->cmsg_type != SCM_RIGHTS) continue;
+        for (size_t i = 0; i < (m->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            if (c->passed >= 0) close(c->passed);
+            memcpy(&c->passed, CMSG_DATA(m) + i * sizeof(int), sizeof(int));
+        }
+    }
+}
+
+static ssize_t receive_some(struct connection *c, uint8_t *bytes, size_t size)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(4 * sizeof(int))];
+    } control;
+    struct iovec part = {bytes, size};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    if (!c->endpoint->protocol->passes_descriptors) return recv(c->fd, bytes, size, MSG_DONTWAIT);
+    ssize_t got = recvmsg(c->fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got >= 0) take_descriptors(c, &header);
+    return got;
+}
+
 static void connection_receive(struct connection *c)
 {
     if (!take_buffer(c)) return;
-    ssize_t size = recv(c->fd, c->buffer->received + c->received, RECEIVE_MAX - c->received, MSG_DONTWAIT);
+    ssize_t size = receive_some(c, c->buffer->received + c->received, RECEIVE_MAX - c->received);
     if (size > 0) {
         c->received += (size_t)size;
         connection_advance(c);
@@ -516,6 +596,7 @@ static struct err connection_open(struct front *front, const struct endpoint *en
     c->fd = fd;
     c->events = EPOLLIN;
     c->opened = now(front);
+    c->passed = -1;
     *out_connection = c;
     return OK;
 }
@@ -584,7 +665,7 @@ struct err front_open(sd_event *event, const struct front_owner *owner, void *me
     front->powered = true;
     pool_init(&front->pool, memory);
     for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
-        front->connections[i] = (struct connection){.front = front, .fd = -1};
+        front->connections[i] = (struct connection){.front = front, .fd = -1, .passed = -1};
     if (!open_timer(front, on_sweep, &front->sweep) || !open_timer(front, on_again, &front->again)) {
         front_close(&front);
         return FAIL(NO_MEMORY);

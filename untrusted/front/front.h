@@ -25,7 +25,7 @@ struct front;
 
 struct front_request {
     enum front_verb verb; /* never FRONT_NOTHING */
-    uint8_t locality;     /* FRONT_COMMAND: 0 to 4 */
+    uint8_t locality;     /* FRONT_COMMAND, FRONT_RESET_ESTABLISHED: 0 to 4; else 0 */
     struct span command;  /* FRONT_COMMAND: 10 to 4096 bytes, valid until perform returns */
 };
 
@@ -49,8 +49,8 @@ struct err front_listen(struct front *front, const struct protocol *protocol, un
 
 /*
  * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid
- * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For the other verbs response
- * is empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
+ * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For FRONT_ESTABLISHED it is
+ * one byte, for the other verbs empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
  * TPM_RC_RETRY (Part 2, 6.6: the TPM was not able to start the command).
  */
 void front_done(struct front *front, struct err result, struct span response);

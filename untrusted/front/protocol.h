@@ -17,6 +17,8 @@
 #define LOCALITY_MAX        4u
 #define ANSWER_MAX          16u
 
+#define TPM_BAD_PARAMETER   0x03u /* TPM 1.2 Main, Part 2, 16, which the control channel speaks; so the next one */
+#define TPM_IOERROR         0x1fu
 #define TPM_RC_FAILURE      0x101u
 #define TPM_RC_LOCALITY     0x107u
 #define TPM_RC_COMMAND_SIZE 0x142u
@@ -30,6 +32,8 @@ enum front_verb {
     FRONT_POWER_ON,  /* nothing if it is on */
     FRONT_POWER_OFF, /* nothing if it is off */
     FRONT_SHUTDOWN,  /* power off, then the process ends */
+    FRONT_ESTABLISHED,
+    FRONT_RESET_ESTABLISHED,
     FRONT_VERB_COUNT,
 };
 
@@ -45,14 +49,17 @@ struct message {
     bool sets_locality;  /* locality is the channel's from now on */
     bool framed;         /* the response goes between u32 size and u32 0 */
     bool close;          /* once it is answered */
+    bool adopts;         /* the descriptor that came with it becomes a data connection */
     struct span command; /* FRONT_COMMAND: part of the received bytes */
-    uint32_t failure;    /* sent instead of answer when another verb than FRONT_COMMAND failed */
+    uint32_t failure;    /* sent instead of answer's first bytes when another verb than FRONT_COMMAND failed */
+    uint32_t refusal;    /* the same, if the TPM refused it (ERR_BAD_VALUE); 0: failure */
     uint8_t answer_size; /* bytes; 0: no answer */
     uint8_t answer[ANSWER_MAX];
 };
 
 struct protocol {
     const char *name;
+    bool passes_descriptors; /* a client may send one with a message (SCM_RIGHTS) */
     /* Called with 1 to RECEIVE_MAX bytes. A message of RECEIVE_MAX bytes is always complete. */
     void (*parse)(struct span received, const struct channel *channel, bool powered, struct message *out_message);
     uint32_t response_when_off; /* response code to a command while the TPM is off; 0: an empty response */

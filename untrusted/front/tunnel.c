@@ -100,7 +100,7 @@ void tunnel_give_up(struct tunnel *t, struct err why)
 static struct err write_request(enum k2_verb verb, const struct front_request *request, struct writer *w)
 {
     TRY(write_u8(w, (uint8_t)verb));
-    TRY(write_u8(w, verb == K2_COMMAND ? request->locality : 0));
+    TRY(write_u8(w, request->locality));
     TRY(write_u16(w, 0));
     return verb == K2_COMMAND ? write_span(w, request->command) : OK;
 }
@@ -124,6 +124,15 @@ static void run_command(struct tunnel *t, const struct front_request *request)
         done(t, FAIL(LINK_CLOSED), span_empty());
     else
         send_request(t, K2_COMMAND, request);
+}
+
+static void run_established(struct tunnel *t, const struct front_request *request)
+{
+    const enum k2_verb verb = t->verb == FRONT_ESTABLISHED ? K2_ESTABLISHED : K2_RESET_ESTABLISHED;
+    if (t->step != TUNNEL_LINKED || t->awaiting_reset)
+        done(t, FAIL(LINK_CLOSED), span_empty());
+    else
+        send_request(t, verb, request);
 }
 
 static void run_reset(struct tunnel *t, const struct front_request *request)
@@ -154,8 +163,13 @@ static void run_power_off(struct tunnel *t, const struct front_request *request)
 }
 
 static void (*const verbs[FRONT_VERB_COUNT])(struct tunnel *t, const struct front_request *request) = {
-    [FRONT_COMMAND] = run_command,     [FRONT_RESET] = run_reset,        [FRONT_POWER_ON] = run_power_on,
-    [FRONT_POWER_OFF] = run_power_off, [FRONT_SHUTDOWN] = run_power_off,
+    [FRONT_COMMAND] = run_command,
+    [FRONT_RESET] = run_reset,
+    [FRONT_POWER_ON] = run_power_on,
+    [FRONT_POWER_OFF] = run_power_off,
+    [FRONT_SHUTDOWN] = run_power_off,
+    [FRONT_ESTABLISHED] = run_established,
+    [FRONT_RESET_ESTABLISHED] = run_established,
 };
 
 static void perform(void *ctx, const struct front_request *request)

@@ -536,7 +536,7 @@ struct err wire_parse_record(struct span body, uint8_t *out_verb, struct span *o
     uint8_t verb = 0;
     TRY(strict(read_u8(&r, &verb)));
     TRY(strict(read_padding(&r, 7)));
-    ENSURE(verb <= K2_IMPORT && r.left > 0, PROTOCOL);
+    ENSURE(verb <= K2_VERB_MAX && r.left > 0, PROTOCOL);
     *out_verb = verb;
     *out_record = span_of(r.next, r.left);
     return OK;

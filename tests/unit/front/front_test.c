@@ -62,6 +62,148 @@ static void a_command_reaches_the_tpm_and_its_response_the_client(void **state)
     close(fd);
 }
 
+/* --- what QEMU does --- */
+
+static const uint8_t set_datafd[] = {0, 0, 0, 0x10};
+static const uint8_t success[] = {0, 0, 0, 0};
+
+static void pass(int control, const void *bytes, size_t size, const int *fds, size_t count)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(4 * sizeof(int))];
+    } buffer = {0};
+    struct iovec part = {(void *)(uintptr_t)bytes, size};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &buffer, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    buffer.aligned = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(&buffer.aligned), fds, count * sizeof(int));
+    assert_int_equal(sendmsg(control, &message, 0), size);
+    for (size_t i = 0; i < count; i++)
+        close(fds[i]);
+}
+
+/* The client's end of a data connection that was passed. */
+static int pass_one(int control)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    pass(control, set_datafd, sizeof set_datafd, &pair[1], 1);
+    return pair[0];
+}
+
+static void a_passed_descriptor_is_a_data_connection(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    int data = pass_one(control);
+    expect(control, success, sizeof success);
+    f.response_size = 12;
+    ask(data, command, sizeof command, (const uint8_t[]){0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 0xab, 0xcd}, 12);
+    const uint8_t locality[] = {0, 0, 0, 5, 3, 0, 0, 0};
+    ask(control, locality, sizeof locality, success, sizeof success);
+    client_send(data, command, sizeof command);
+    expect_size(data, 12);
+    assert_int_equal(f.locality, 3);
+    close(data);
+    close(control);
+}
+
+static void there_is_one_at_a_time(void **state)
+{
+    (void)state;
+    const uint8_t busy[] = {0, 0, 0, 0x1f};
+    int control = fake_front_connect(&f, CONTROL);
+    int first = pass_one(control);
+    expect(control, success, sizeof success);
+    int second = pass_one(control);
+    expect(control, busy, sizeof busy);
+    uint8_t byte = 0;
+    assert_int_equal(client_receive(second, &byte, 1), 0); /* kept until something takes it or the client goes */
+    close(first);
+    fake_front_pump(&f);
+    int third = pass_one(control);
+    expect(control, success, sizeof success);
+    assert_int_equal(client_receive(second, &byte, 1), -1);
+    client_send(third, command, sizeof command);
+    expect_size(third, 10);
+    close(second);
+    close(third);
+    close(control);
+}
+
+static void a_descriptor_that_is_none_or_no_socket_is_harmless(void **state)
+{
+    (void)state;
+    const uint8_t none[] = {0, 0, 0, 3};
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, set_datafd, sizeof set_datafd, none, sizeof none);
+    int pipes[2];
+    uint8_t answer[4];
+    assert_int_equal(pipe(pipes), 0);
+    pass(control, set_datafd, sizeof set_datafd, &pipes[0], 1);
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(control, answer, 4), 4);
+    (void)!write(pipes[1], "x", 1);
+    fake_front_pump(&f);
+    close(pipes[1]);
+    fake_front_pump(&f);
+    int data = pass_one(control);
+    expect(control, success, sizeof success);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    close(data);
+    close(control);
+}
+
+/* Descriptors that nobody asked for are closed again, on every channel. */
+static void descriptors_do_not_pile_up(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    int data = fake_front_connect(&f, DATA);
+    int before = dup(0);
+    for (unsigned i = 0; i < 50; i++) {
+        const uint8_t cancel[] = {0, 0, 0, 9};
+        int fds[4] = {dup(0), dup(0), dup(0), dup(0)};
+        int others[2] = {dup(0), dup(0)};
+        pass(control, cancel, sizeof cancel, fds, 4);
+        expect(control, success, sizeof success);
+        pass(data, command, sizeof command, others, 2);
+        expect_size(data, 10);
+    }
+    close(control);
+    close(data);
+    fake_front_pump(&f);
+    int after = dup(0);
+    assert_true(after <= before + 2);
+    close(before);
+    close(after);
+}
+
+static void establishment_is_the_tpms_answer(void **state)
+{
+    (void)state;
+    const uint8_t get[] = {0, 0, 0, 4};
+    const uint8_t reset[] = {0, 0, 0, 0x0b, 1, 0, 0, 0};
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, get, sizeof get, (const uint8_t[]){0, 0, 0, 0, 1, 0, 0, 0}, 8);
+    ask(control, reset, sizeof reset, success, sizeof success);
+    assert_int_equal(f.verb, FRONT_RESET_ESTABLISHED);
+    assert_int_equal(f.locality, 1);
+    f.outcome = FAIL(BAD_VALUE);
+    ask(control, reset, sizeof reset, (const uint8_t[]){0, 0, 0, 0x3d}, 4);
+    f.outcome = FAIL(LINK_CLOSED);
+    ask(control, get, sizeof get, (const uint8_t[]){0, 0, 1, 1, 0, 0, 0, 0}, 8); /* QEMU waits for eight */
+    f.outcome = OK;
+    int data = fake_front_connect(&f, DATA); /* and the TPM is on as before */
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.verb, FRONT_COMMAND);
+    close(data);
+    close(control);
+}
+
 static void a_connection_lasts(void **state)
 {
     (void)state;
@@ -391,6 +533,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FRONT_TEST(a_command_reaches_the_tpm_and_its_response_the_client),
+        FRONT_TEST(a_passed_descriptor_is_a_data_connection),
+        FRONT_TEST(there_is_one_at_a_time),
+        FRONT_TEST(a_descriptor_that_is_none_or_no_socket_is_harmless),
+        FRONT_TEST(descriptors_do_not_pile_up),
+        FRONT_TEST(establishment_is_the_tpms_answer),
         FRONT_TEST(a_connection_lasts),
         FRONT_TEST(a_connection_for_each_command),
         FRONT_TEST(a_connection_without_data_is_harmless),

@@ -136,7 +136,7 @@ static void control_capabilities_are_the_rows(void **state)
 {
     (void)state;
     const uint8_t request[] = {0, 0, 0, 1};
-    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xac, 0x2b};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xbc, 0xaf};
     struct message message = parse_whole(&protocol_control, request, sizeof request);
     assert_answer(&message, answer, sizeof answer);
 }
@@ -230,7 +230,7 @@ static void control_cancel_has_an_answer_and_no_effect(void **state)
 static void control_unknown_commands_are_bad_ordinals(void **state)
 {
     (void)state;
-    const uint32_t numbers[] = {0, 4, 6, 7, 8, 0x0a, 0x0b, 0x0c, 0x0d, 0x10, 0x12, 0x13, 0x14, 0xffffffff};
+    const uint32_t numbers[] = {0, 6, 7, 8, 0x0a, 0x0c, 0x0d, 0x12, 0x13, 0x14, 0xffffffff};
     const uint8_t refused[] = {0, 0, 0, 0x0a};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         uint8_t request[20] = {(uint8_t)(numbers[i] >> 24), (uint8_t)(numbers[i] >> 16), (uint8_t)(numbers[i] >> 8),
@@ -241,6 +241,41 @@ static void control_unknown_commands_are_bad_ordinals(void **state)
         assert_false(message.close);
         assert_answer(&message, refused, sizeof refused);
     }
+}
+
+static void control_establishment_is_asked_of_the_tpm(void **state)
+{
+    (void)state;
+    const uint8_t get[] = {0, 0, 0, 4};
+    const uint8_t reset[] = {0, 0, 0, 0x0b, 3, 0, 0, 0};
+    const uint8_t answer[8] = {0};
+    const uint8_t off[] = {0, 0, 0, 0x0a};
+    const uint8_t bad_locality[] = {0, 0, 0, 0x3d};
+    struct message message = parse_whole(&protocol_control, get, sizeof get);
+    assert_int_equal(message.verb, FRONT_ESTABLISHED);
+    assert_answer(&message, answer, 8);
+    message = parse_whole(&protocol_control, reset, 5);
+    assert_int_equal(message.verb, FRONT_RESET_ESTABLISHED);
+    assert_int_equal(message.locality, 3);
+    assert_int_equal(message.refusal, 0x3d);
+    assert_false(message.sets_locality);
+    assert_int_equal(parse(&protocol_control, reset, sizeof reset).size, sizeof reset);
+    protocol_control.parse(span_of(get, sizeof get), &at_locality_2, false, &message);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_answer(&message, off, sizeof off);
+    const uint8_t fifth[] = {0, 0, 0, 0x0b, 5};
+    message = parse(&protocol_control, fifth, sizeof fifth);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_answer(&message, bad_locality, sizeof bad_locality);
+}
+
+static void control_datafd_adopts(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 0x10};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_true(message.adopts);
+    assert_int_equal(message.verb, FRONT_NOTHING);
 }
 
 static void control_verbs(void **state)
@@ -392,6 +427,8 @@ int main(void)
         cmocka_unit_test(control_buffersize_is_not_set_while_running),
         cmocka_unit_test(control_cancel_has_an_answer_and_no_effect),
         cmocka_unit_test(control_unknown_commands_are_bad_ordinals),
+        cmocka_unit_test(control_establishment_is_asked_of_the_tpm),
+        cmocka_unit_test(control_datafd_adopts),
         cmocka_unit_test(control_verbs),
         cmocka_unit_test(mssim_command_carries_its_locality),
         cmocka_unit_test(mssim_handshake),

@@ -668,6 +668,20 @@ static uint16_t code_of_message(const uint8_t *bytes, size_t size)
     return c.code;
 }
 
+static void a_chipset_asks_for_tpm_establishment(void **state)
+{
+    (void)state;
+    serve();
+    assert_int_equal(code_of_message((const uint8_t[]){K2_ESTABLISHED, 0, 0, 0}, 4), ERR_NONE);
+    assert_int_equal(c.response[4], 0); /* there was no dynamic launch */
+    for (uint8_t locality = 0; locality <= 4; locality++)
+        assert_int_equal(code_of_message((const uint8_t[]){K2_RESET_ESTABLISHED, locality, 0, 0}, 4),
+                         locality < 3 ? ERR_BAD_VALUE : ERR_NONE);
+    (void)client_run(&c, K2_POWER_OFF, span_empty());
+    assert_int_equal(code_of_message((const uint8_t[]){K2_ESTABLISHED, 0, 0, 0}, 4), ERR_TPM_OFF);
+    assert_int_equal(code_of_message((const uint8_t[]){K2_RESET_ESTABLISHED, 3, 0, 0}, 4), ERR_TPM_OFF);
+}
+
 static void a_malformed_request_is_answered_and_not_run(void **state)
 {
     (void)state;
@@ -675,11 +689,13 @@ static void a_malformed_request_is_answered_and_not_run(void **state)
     assert_int_equal(code_of_message((const uint8_t *)"", 0), ERR_TRUNCATED);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 0, 0}, 3), ERR_TRUNCATED);
     assert_int_equal(code_of_message((const uint8_t[]){0, 0, 0, 0}, 4), ERR_BAD_VALUE);
-    assert_int_equal(code_of_message((const uint8_t[]){K2_IMPORT + 1, 0, 0, 0}, 4), ERR_BAD_VALUE);
+    assert_int_equal(code_of_message((const uint8_t[]){K2_VERB_MAX + 1, 0, 0, 0}, 4), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 5, 0, 0, 0x80, 1}, 6), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_COMMAND, 0, 1, 0, 0x80, 1}, 6), ERR_BAD_VALUE);
     assert_int_equal(code_of_message((const uint8_t[]){K2_RESET, 0, 0, 0, 1}, 5), ERR_TRAILING);
     assert_int_equal(code_of_message((const uint8_t[]){K2_POWER_OFF, 0, 0, 0, 1}, 5), ERR_TRAILING);
+    assert_int_equal(code_of_message((const uint8_t[]){K2_ESTABLISHED, 0, 0, 0, 1}, 5), ERR_TRAILING);
+    assert_int_equal(code_of_message((const uint8_t[]){K2_RESET_ESTABLISHED, 3, 0, 0, 1}, 5), ERR_TRAILING);
     assert_int_equal(get_random(), ERR_NONE);
     assert_int_equal(tpm_response_code(client_response(&c)), 0);
 }
@@ -1692,6 +1708,7 @@ int main(void)
         INSTANCE_TEST(the_end_of_the_link_is_answered),
         INSTANCE_TEST(an_enrolled_front_end_links),
         INSTANCE_TEST(without_the_enrolled_key_there_is_no_link),
+        INSTANCE_TEST(a_chipset_asks_for_tpm_establishment),
         INSTANCE_TEST(a_malformed_request_is_answered_and_not_run),
         INSTANCE_TEST(a_record_above_the_limit_is_refused_and_not_consumed),
         INSTANCE_TEST(the_largest_command_reaches_the_tpm),

@@ -346,7 +346,7 @@ static void bodies_are_parsed_strictly(void **state)
     assert_err(wire_parse_failed(span_of(bytes, 8), &why, &cure), PROTOCOL);
     assert_err(wire_parse_health(span_of(bytes, 24), &health), PROTOCOL);
     assert_err(wire_parse_record(span_of(bytes, 8), &verb, &one), PROTOCOL);
-    bytes[0] = K2_IMPORT + 1;
+    bytes[0] = K2_VERB_MAX + 1;
     assert_err(wire_parse_record(span_of(bytes, 9), &verb, &one), PROTOCOL);
     bytes[0] = 1;
     assert_ok(wire_parse_state(span_of(bytes, 8), &version, &one)); /* lost: the enclave refuses it */

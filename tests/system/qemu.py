@@ -1,0 +1,166 @@
+#!/usr/bin/python3
+"""A real machine: QEMU with its emulator back-end at the control socket, and OVMF, which measures what it runs. Nothing but
+the socket's path is another than with swtpm, and the PCRs have the same values.
+"""
+
+import array
+import os
+import shutil
+import socket
+import struct
+import subprocess
+
+from harness import Daemon, Process, connect_unix, new_directory, wait_for
+from tap import Skip, require, run, test
+from tpm import Tpm
+
+FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+QEMU = "qemu-system-x86_64"
+PCRS = range(8)
+BOOT_TIMEOUT = 120.0
+SET_DATAFD, GET_TPMESTABLISHED, RESET_TPMESTABLISHED = 0x10, 0x04, 0x0B
+
+
+class Machine:
+    """QEMU without a disk: the firmware ends in its shell, after everything was measured."""
+
+    def __init__(self, directory, control, model="tpm-crb"):
+        if not shutil.which(QEMU) or not os.path.exists(FIRMWARE):
+            raise Skip("QEMU or OVMF is not installed")
+        self.serial = os.path.join(directory, "serial")
+        self.popen = subprocess.Popen(
+            [QEMU, "-machine", "q35", "-m", "256", "-display", "none", "-nodefaults", "-no-user-config",
+             "-serial", f"file:{self.serial}", "-monitor", f"unix:{directory}/monitor,server=on,wait=off",
+             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}",
+             "-chardev", f"socket,id=chrtpm,path={control}", "-tpmdev", "emulator,id=tpm0,chardev=chrtpm",
+             "-device", f"{model},tpmdev=tpm0"],
+            cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.monitor_path = os.path.join(directory, "monitor")
+
+    def shells(self):
+        """How often the firmware's shell began."""
+        require(self.popen.poll() is None, f"QEMU ended: {self.popen.poll()}")
+        if not os.path.exists(self.serial):
+            return 0
+        with open(self.serial, "rb") as file:
+            return file.read().count(b"UEFI Interactive Shell")
+
+    def booted(self, times=1):
+        wait_for(lambda: self.shells() >= times, "the firmware does not come to its shell", BOOT_TIMEOUT)
+
+    def monitor(self, command):
+        with connect_unix(self.monitor_path) as stream:
+            for line in (command, None):  # and then wait until it was taken
+                said = b""
+                while not said.endswith(b"(qemu) "):
+                    said += stream.recv(4096)
+                if line:
+                    stream.sendall(line.encode() + b"\n")
+
+    def end(self):
+        self.popen.terminate()
+        require(self.popen.wait(30) == 0, f"QEMU ended with {self.popen.returncode}: {self.popen.stderr.read()}")
+
+
+def pcrs_of(client):
+    return [client.pcr_read(index).hex() for index in PCRS]
+
+
+def call(stream, number, body=b"", size=4, descriptors=()):
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    stream.sendmsg([struct.pack(">I", number) + body], control)
+    answer = b""
+    while len(answer) < size:
+        part = stream.recv(size - len(answer))
+        require(part, f"the answer to {number:#x} ends after {answer.hex()}")
+        answer += part
+    return answer
+
+
+def libvirts_swtpm():
+    """Debian's swtpm as libvirt starts it: without a data channel of its own. Its control socket, and the process."""
+    directory = new_directory()
+    path = os.path.join(directory, "swtpm.ctrl")
+    swtpm = Process("swtpm", ["swtpm", "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}", "--tpmstate",
+                              f"dir={directory}", "--flags", "not-need-init"], directory)
+    swtpm.wait_until(lambda: os.path.exists(path), "its socket exists")
+    return path, swtpm
+
+
+_expected = []
+
+
+def expected():
+    """What the same machine measures into Debian's swtpm."""
+    if not _expected:
+        path, swtpm = libvirts_swtpm()
+        machine = Machine(new_directory(), path)
+        machine.booted()
+        machine.popen.kill()
+        machine.popen.wait()
+        with connect_unix(path) as control:
+            ours, theirs = socket.socketpair()
+            require(call(control, SET_DATAFD, descriptors=[theirs.fileno()]) == bytes(4), "swtpm takes no data channel")
+            theirs.close()
+            client = Tpm(ours)
+            _expected.append(pcrs_of(client))
+            client.close()
+        swtpm.kill()
+    return _expected[0]
+
+
+def boots_on(model):
+    daemon = Daemon()
+    instance = daemon.create(model)
+    machine = Machine(new_directory(), instance.path + ".ctrl", model)
+    machine.booted()
+    measured = pcrs_of(instance.connect())
+    require(measured == expected(), f"the PCRs are {measured}, and with swtpm {expected()}")
+    require(all(int(value, 16) for value in measured), f"a PCR was not extended: {measured}")
+    return daemon, instance, machine
+
+
+@test
+def a_machine_measures_into_tpm_crb_what_it_measures_into_swtpm():
+    _, instance, machine = boots_on("tpm-crb")
+    machine.monitor("system_reset")
+    machine.booted(2)
+    require(pcrs_of(instance.connect()) == expected(), "after a reset the PCRs are others")
+    machine.end()
+
+
+@test
+def and_into_tpm_tis():
+    _, instance, machine = boots_on("tpm-tis")
+    machine.end()
+    instance.wait_for("its TPM goes on without the machine", state="stopped")
+
+
+# --- what QEMU asks for, byte by byte ----------------------------------------------------------------------------------
+
+@test
+def a_data_descriptor_is_taken_as_swtpm_takes_it():
+    daemon = Daemon()
+    instance = daemon.create("datafd")
+    path, _ = libvirts_swtpm()
+    answers = []
+    for path in (instance.path + ".ctrl", path):
+        with connect_unix(path) as control:
+            ours, theirs = socket.socketpair()
+            second, other = socket.socketpair()
+            said = [call(control, SET_DATAFD), call(control, SET_DATAFD, descriptors=[theirs.fileno()]),
+                    call(control, SET_DATAFD, descriptors=[other.fileno()])]
+            theirs.close()
+            ours.settimeout(10)
+            ours.sendall(bytes.fromhex("80010000000c0000017b0008"))
+            said.append(ours.recv(100)[:6])
+            said.append(call(control, GET_TPMESTABLISHED, size=8))
+            said += [call(control, RESET_TPMESTABLISHED, bytes([locality, 0, 0, 0])) for locality in range(5)]
+            answers.append(said)
+            for end in (ours, second, other):
+                end.close()
+    require(answers[0] == answers[1], f"ours answers {answers[0]}, swtpm {answers[1]}")
+
+
+if __name__ == "__main__":
+    run()
