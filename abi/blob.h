@@ -11,8 +11,8 @@
  *   16  u8[16]   id: of the instance; of the trust domain for LEDGER_HEAD and MASTER
  *   32  u64      epoch of the instance; 0 for LEDGER_HEAD and MASTER
  *   40  u64      version: of the instance's state, from 1; of the row; of the ledger
- *   48  u64      STATE: highest host time the enclave has seen, ns; LEDGER_ROW: its slot; VOLATILE: the start that
- *                made it; else 0
+ *   48  u64      STATE, EXPORT: highest host time the enclave has seen, ns; LEDGER_ROW: its slot; VOLATILE,
+ *                EXPORT_VOLATILE: the start that made it; else 0
  *   56  u8[8]    0
  *   64  u8[32]   MRENCLAVE of the manager under which it was sealed
  *   96  u8[32]   fresh random bytes
@@ -23,6 +23,7 @@
  *   key[32] || iv[12] = HKDF-SHA-256(root, salt = the random bytes, info = "vtpm blob" || bytes 8 to 11)
  *
  *   root of STATE, VOLATILE         HKDF-SHA-256(root key of the instance, salt = bytes 64 to 95, info = "vtpm state")
+ *   root of EXPORT, EXPORT_VOLATILE HKDF-SHA-256(root key of the instance, salt = bytes 64 to 95, info = "vtpm export")
  *   root of LEDGER_ROW, LEDGER_HEAD HKDF-SHA-256(master secret, salt = bytes 64 to 95, info = "vtpm ledger")
  *   root of MASTER                  EGETKEY(KEYREQUEST), KEYNAME SEAL, KEYPOLICY MRENCLAVE
  */
@@ -36,6 +37,8 @@ enum blob_kind {
     BLOB_LEDGER_HEAD = 3,
     BLOB_MASTER = 4,
     BLOB_VOLATILE = 5, /* what a power-off would lose, of the STATE with its id, epoch and version */
+    BLOB_EXPORT = 6,   /* for another enclave of the instance: the state that was committed with this version, */
+    BLOB_EXPORT_VOLATILE = 7, /* and what a power-off would lose of it */
 };
 
 #define BLOB_MAGIC            "VTPMSEAL"

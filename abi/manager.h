@@ -143,11 +143,16 @@ enum manager_verb {
      * TPM of its own and nothing of what the source's TPM holds; owner, enrolled key and policy are the source's, and its
      * row names the source for good. Result: row of the new one. */
     MANAGER_CLONE = 15,
+    /*
+     * u8[16] id, u64 channel, u8[32] share of the front-end. As ATTACH, of an enclave beside the one that holds the instance,
+     * or held it last: it may take over what that one exports. Held or stopped only. Nothing is recorded until it does.
+     */
+    MANAGER_ATTACH_INCOMING = 16,
 };
 
 enum manager_event {
-    /* u8[16] id, u64 epoch, u64 start, u8 link kind, u8[7] 0, u8[32] share of the instance for K2, u8[32] MRENCLAVE of
-     * the manager, u8[32] of the instance: the instance serves; tell its front-end. */
+    /* u8[16] id, u64 epoch, u64 start, u8 link kind, u8 1 if incoming (else 0), u8[6] 0, u8[32] share of the instance for
+     * K2, u8[32] MRENCLAVE of the manager, u8[32] of the instance: the instance serves; tell its front-end. */
     MANAGER_STARTED = 101,
     /* u64 channel, u8[16] id: the session was resumed, and its holder is still the recorded one. */
     MANAGER_RESUMED = 102,
@@ -155,6 +160,8 @@ enum manager_event {
     MANAGER_REFUSED = 103,
     /* No fields, once: the start record is anchored, vtpmd has finished K1, and requests are answered from now on. */
     MANAGER_READY = 104,
+    /* u64 channel, u8[16] id: this one has taken over, and is the recorded holder. */
+    MANAGER_REDEEMED = 105,
 };
 
 enum manager_instance_state {

@@ -72,7 +72,7 @@ enum peer_word {
      * the front-end, u8[32] enrolled front-end key or zeros
      */
     PEER_PROVISION = 1,
-    /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT) its state may come. */
+    /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT, INCOMING) its state may come. */
     PEER_READY = 2,
     /* instance: u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of the sealed volatile state that the
      * next start resumes from (zeros: none), u8[PEER_FLOORS_SIZE] floors of this state, which the manager keeps and does
@@ -84,6 +84,11 @@ enum peer_word {
     PEER_ASK_LEASE = 5,
     /* manager: the same number: you are still the recorded holder. */
     PEER_LEASE = 6,
+    /* instance (INCOMING): u64 epoch, u64 start, u64 version of the export that it has. It is the holder from now on, if
+     * that is still the newest state, and that start the newest one. */
+    PEER_REDEEM = 7,
+    /* manager: u8[32] root key, u8[32] resumption key: recorded, and the one that exported is fenced. */
+    PEER_REDEEMED = 8,
 };
 
 enum peer_mode {
@@ -94,6 +99,9 @@ enum peer_mode {
      * before anything is answered. */
     PEER_MODE_REVERTED = 4,
     PEER_MODE_RESUME = 5, /* as OPEN, and the volatile state with it: this start is the only one that may */
+    /* What another enclave of this instance exports comes over K2. It is no holder, and has no key of any state, until it is
+     * REDEEMED. In PROVISION: root key is the root of exports; no resumption key, MRENCLAVE, version nor digest. */
+    PEER_MODE_INCOMING = 6,
 };
 
 enum peer_lockout_heals { PEER_LOCKOUT_TIME = 1, PEER_LOCKOUT_START_ONLY = 2, PEER_LOCKOUT_NEVER = 3 };
@@ -101,6 +109,8 @@ enum peer_lockout_heals { PEER_LOCKOUT_TIME = 1, PEER_LOCKOUT_START_ONLY = 2, PE
 #define PEER_FLOORS_SIZE         45u /* what may never go back (trusted/tpm/floors.h) */
 #define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 2u * 32u + PEER_FLOORS_SIZE + 2u * 32u)
 #define PEER_COMMIT_SIZE         (8u + 2u * 32u + PEER_FLOORS_SIZE)
+#define PEER_REDEEM_SIZE         (3u * 8u)
+#define PEER_REDEEMED_SIZE       (2u * 32u)
 
 /*
  * The receipt that ends a start, signed with its holder key (Ed25519):

@@ -83,6 +83,7 @@ void fake_manager_admit(struct fake_manager *m, struct span proof, struct fake_m
 static enum peer_mode mode_of(const struct fake_manager *m)
 {
     static const uint8_t nothing[SHA256_SIZE];
+    if (m->incoming) return PEER_MODE_INCOMING;
     if (!m->recorded.version) return m->imports ? PEER_MODE_IMPORT : PEER_MODE_NEW;
     if (m->reverted) return PEER_MODE_REVERTED;
     return memcmp(m->resumes, nothing, sizeof nothing) ? PEER_MODE_RESUME : PEER_MODE_OPEN;
@@ -100,6 +101,16 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
     must(write_u8(&w, (uint8_t)m->link_kind));
     must(write_u8(&w, (uint8_t)m->lockout_heals));
     must(write_zeros(&w, 5, &reserved));
+    if (m->incoming) {
+        uint8_t *zeros = NULL;
+        uint8_t root[BLOB_ROOT_SIZE];
+        must(blob_export_root(fake_crypto(), m->root_key, m->MRENCLAVE, root));
+        must(write_bytes(&w, root, sizeof root));
+        must(write_zeros(&w, 2 * 32 + 8 + 2 * SHA256_SIZE + PEER_FLOORS_SIZE, &zeros));
+        must(write_bytes(&w, m->front_share, sizeof m->front_share));
+        must(write_bytes(&w, m->enrolled, sizeof m->enrolled));
+        return;
+    }
     must(write_bytes(&w, m->root_key, sizeof m->root_key));
     must(write_bytes(&w, m->known.key, sizeof m->known.key));
     must(write_bytes(&w, m->sealed_under, sizeof m->sealed_under));
@@ -109,6 +120,17 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
     must(write_bytes(&w, m->reverted ? m->recorded.floors : none, PEER_FLOORS_SIZE));
     must(write_bytes(&w, m->front_share, sizeof m->front_share));
     must(write_bytes(&w, m->enrolled, sizeof m->enrolled));
+}
+
+void fake_manager_redeem(struct fake_manager *m, struct fake_message *out)
+{
+    uint8_t fields[PEER_REDEEMED_SIZE];
+    struct writer w = writer_of(fields, sizeof fields);
+    if (!m->redeems) abort();
+    m->redeems = m->incoming = false;
+    must(write_bytes(&w, m->root_key, sizeof m->root_key));
+    must(write_bytes(&w, m->known.key, sizeof m->known.key));
+    fake_manager_say(m, PEER_REDEEMED, writer_span(&w), out);
 }
 
 void fake_manager_provision(struct fake_manager *m, struct fake_message *out)
@@ -153,6 +175,11 @@ void fake_manager_hear(struct fake_manager *m, struct span message)
     case PEER_ASK_LEASE:
         m->asks = true;
         must(read_u64(&r, &m->number));
+        break;
+    case PEER_REDEEM:
+        m->redeems = true;
+        for (size_t i = 0; i < 3; i++)
+            must(read_u64(&r, &m->redeem[i]));
         break;
     default:
         abort();

@@ -25,6 +25,7 @@ struct fake_manager {
     struct fake_state recorded;
     uint8_t sealed_under[SGX_HASH_SIZE];
     bool imports;                 /* the instance was created to be imported */
+    bool incoming;                /* the enclave is to take over what another one exports */
     bool reverted;                /* the recorded state is an older one, until the next COMMIT */
     uint8_t resumes[SHA256_SIZE]; /* what the newest start may resume from: it is taken out of the recorded state */
     enum peer_lockout_heals lockout_heals;
@@ -40,6 +41,8 @@ struct fake_manager {
     struct fake_state commit;
     bool asks;
     uint64_t number;
+    bool redeems;
+    uint64_t redeem[3]; /* epoch, start, version */
 };
 
 /* libcrypto, for every fake in the process. */
@@ -71,10 +74,12 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
 void fake_manager_accept(struct fake_manager *m, struct span resume, struct fake_message *out);
 void fake_manager_check_confirmation(struct fake_manager *m, struct span confirm);
 
-/* Takes READY, COMMIT or ASK_LEASE. */
+/* Takes READY, COMMIT, ASK_LEASE or REDEEM. */
 void fake_manager_hear(struct fake_manager *m, struct span message);
 /* Records what was committed and says so. */
 void fake_manager_anchor(struct fake_manager *m, struct fake_message *out);
 void fake_manager_lease(struct fake_manager *m, struct fake_message *out);
+/* The enclave that redeems is the holder. */
+void fake_manager_redeem(struct fake_manager *m, struct fake_message *out);
 /* Any word. */
 void fake_manager_say(struct fake_manager *m, enum peer_word word, struct span fields, struct fake_message *out);

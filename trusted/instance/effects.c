@@ -62,9 +62,8 @@ struct err effect_ask_lease(struct instance *instance, struct writer *out)
     return effect_say(instance, PEER_ASK_LEASE, writer_span(&w), out);
 }
 
-/* Appends the sealed form of one part of the TPM, of the version that is being made, and hashes it. */
-static struct err seal(struct instance *instance, enum blob_kind kind, uint64_t number, struct span plaintext,
-                       struct writer *payload, uint8_t out_digest[SHA256_SIZE])
+struct err effect_seal(struct instance *instance, struct span root, enum blob_kind kind, uint64_t number,
+                       struct span plaintext, struct writer *out)
 {
     struct blob_header header = {
         .kind = kind,
@@ -73,10 +72,16 @@ static struct err seal(struct instance *instance, enum blob_kind kind, uint64_t 
         .version = instance->newest.version,
         .number = number,
     };
-    size_t before = payload->size;
     memcpy(header.manager, instance->manager, sizeof header.manager);
-    TRY(blob_seal(&instance->crypto, span_of(instance->root, sizeof instance->root), &header, span_empty(), plaintext,
-                  payload));
+    return blob_seal(&instance->crypto, root, &header, span_empty(), plaintext, out);
+}
+
+/* Appends it and hashes it. */
+static struct err seal(struct instance *instance, enum blob_kind kind, uint64_t number, struct span plaintext,
+                       struct writer *payload, uint8_t out_digest[SHA256_SIZE])
+{
+    size_t before = payload->size;
+    TRY(effect_seal(instance, span_of(instance->root, sizeof instance->root), kind, number, plaintext, payload));
     struct span blob = span_of(payload->start + before, payload->size - before);
     return hash_sha256(&instance->crypto, &blob, 1, out_digest);
 }

@@ -24,17 +24,22 @@ void import_forget(struct instance *instance)
     *import = (struct import){0};
 }
 
-static struct err begin(struct instance *instance, uint32_t size)
+bool import_complete(const struct instance *instance)
+{
+    return instance->import.bytes && instance->import.taken == instance->import.size;
+}
+
+static struct err begin(struct instance *instance, uint32_t size, size_t max)
 {
     import_forget(instance);
-    ENSURE(size > 0 && blob_size(BLOB_STATE, size) <= STATE_MAX, TOO_LARGE);
+    ENSURE(size > 0 && size <= max, TOO_LARGE);
     instance->import.bytes = calloc(1, size);
     ENSURE(instance->import.bytes, NO_MEMORY);
     instance->import.size = size;
     return OK;
 }
 
-static struct err take(struct instance *instance, struct span part)
+static struct err gather(struct instance *instance, struct span part, size_t max)
 {
     struct reader r = reader_of(part);
     struct import *import = &instance->import;
@@ -42,22 +47,29 @@ static struct err take(struct instance *instance, struct span part)
     uint32_t offset = 0;
     TRY(read_u32(&r, &size));
     TRY(read_u32(&r, &offset));
-    if (offset == 0) TRY(begin(instance, size));
+    if (offset == 0) TRY(begin(instance, size, max));
     ENSURE(import->bytes && size == import->size && offset == import->taken, BAD_VALUE);
     ENSURE(r.left > 0 && r.left <= import->size - import->taken, BAD_VALUE);
     size_t left = r.left;
     TRY(read_bytes(&r, import->bytes + offset, left));
     import->taken += left;
-    if (import->taken < import->size) return OK;
-    struct err accepted = tpm_power_on_imported(&instance->tpm, span_of(import->bytes, import->size));
-    import_forget(instance);
-    return accepted;
+    return OK;
+}
+
+struct err import_gather(struct instance *instance, struct span part, size_t max)
+{
+    struct err gathered = gather(instance, part, max);
+    if (gathered.code) import_forget(instance);
+    return gathered;
 }
 
 struct err import_part(struct instance *instance, struct span part)
 {
     ENSURE(import_awaited(instance), VERB_STATE);
-    struct err taken = take(instance, part);
-    if (taken.code) import_forget(instance);
-    return taken;
+    TRY(import_gather(instance, part, STATE_MAX - blob_size(BLOB_STATE, 0)));
+    if (!import_complete(instance)) return OK;
+    const struct import *import = &instance->import;
+    struct err accepted = tpm_power_on_imported(&instance->tpm, span_of(import->bytes, import->size));
+    import_forget(instance);
+    return accepted;
 }

@@ -36,10 +36,13 @@ void instance_forget(struct instance *instance)
     wipe(&instance->known, sizeof instance->known);
     wipe(instance->root_key, sizeof instance->root_key);
     wipe(instance->root, sizeof instance->root);
+    wipe(instance->export_root, sizeof instance->export_root);
     wipe(instance->request, sizeof instance->request);
     wipe(instance->response, sizeof instance->response);
     instance->response_size = 0;
     import_forget(instance);
+    export_forget(instance);
+    incoming_forget(instance);
 }
 
 struct err instance_fail_if(struct instance *instance, struct err err)
@@ -206,7 +209,8 @@ static struct err load(struct instance *instance, struct span stored, struct wri
 {
     if (instance->newest.version > 0) return open_state(instance, stored, out);
     ENSURE(stored.size == 0, BAD_VALUE);
-    if (instance->mode == PEER_MODE_IMPORT) return effect_release(instance, out);
+    const bool awaits = instance->mode == PEER_MODE_IMPORT || instance->mode == PEER_MODE_INCOMING;
+    if (awaits) return effect_release(instance, out);
     return instance_fail_if(instance, make_tpm(instance, out));
 }
 
@@ -219,9 +223,10 @@ static struct err call_load(void *ctx, struct span stored, struct writer *out)
     return OK;
 }
 
+/* A TPM that another enclave may go on from is not changed. */
 static struct err stop(struct instance *instance, struct writer *out)
 {
-    if (instance->tpm.on) TRY(tpm_power_off(&instance->tpm));
+    if (instance->tpm.on) TRY((instance->export.open ? tpm_cut_off : tpm_power_off)(&instance->tpm));
     return effect_settle(instance, out);
 }
 
@@ -257,7 +262,11 @@ static struct err call_stop(void *ctx, struct span body, struct writer *out)
     struct instance *instance = ctx;
     uint8_t mode = 0;
     TRY(parse_stop(body, &mode));
-    if (mode == INSTANCE_STOP_SUSPEND) return suspend(instance, out);
+    ENSURE(!instance->incoming.candidate, CALL_STATE); /* it holds nothing that a receipt could be about */
+    if (mode == INSTANCE_STOP_SUSPEND || instance->keeps) {
+        struct err suspended = suspend(instance, out);
+        if (!suspended.code || mode == INSTANCE_STOP_SUSPEND || instance->state == INSTANCE_FAILED) return suspended;
+    }
     instance->held_back = HELD_RECEIPT;
     return instance_fail_if(instance, stop(instance, out));
 }

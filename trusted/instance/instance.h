@@ -5,6 +5,8 @@
  *   manager.c    the words of the manager: admission, provisioning, anchors, leases, a resumed session
  *   client.c     K2: the requests of the front-end
  *   import.c     a state that comes over K2
+ *   export.c     the TPM as it is, for another enclave of this instance
+ *   incoming.c   what such a one exports: taken, checked, and redeemed
  *   effects.c    what leaves: effects, commits, responses, the receipt
  *
  * Guarantees: none of these functions leaves a secret in memory that the structure does not own.
@@ -39,6 +41,7 @@ enum under_way {
     UNDER_WAY_NOTHING,
     UNDER_WAY_COMMIT, /* until ANCHORED */
     UNDER_WAY_RESET,  /* until LEASE */
+    UNDER_WAY_REDEEM, /* until REDEEMED: a request is kept */
 };
 
 /* What leaves once nothing that libtpms wants kept is left to be made durable. */
@@ -60,11 +63,31 @@ struct recorded_state {
     uint8_t floors[PEER_FLOORS_SIZE]; /* told by PROVISION: of a newer one, to which this one is to be raised */
 };
 
-/* A state on its way in: the parts that have come. */
+/* A state, or an export, on its way in: the parts that have come. */
 struct import {
     uint8_t *bytes; /* owned, wiped; NULL: none is under way */
     size_t size;
     size_t taken;
+};
+
+/* What another enclave may go on from: sealed, both parts behind each other. */
+struct export
+{
+    bool open;      /* it may, until this one commits */
+    uint8_t *bytes; /* owned; NULL: there is none */
+    size_t permanent_size;
+    size_t size;
+};
+
+/* One that is to take over from another enclave. */
+struct incoming {
+    bool candidate; /* no holder yet */
+    bool checked;   /* the TPM is on, from an export that has not been redeemed */
+    uint64_t epoch; /* of the export, as all here */
+    uint64_t start;
+    uint64_t version;
+    uint8_t request[K2_MESSAGE_MAX]; /* the one that waits for REDEEMED */
+    size_t request_size;
 };
 
 struct instance {
@@ -74,6 +97,7 @@ struct instance {
     bool ready;        /* READY was said */
     bool failure_mode; /* of the TPM, as the host was told last */
     bool resumed;      /* and neither commanded nor reset since: its machine, too, goes on where it stopped */
+    bool keeps;        /* what a power-off loses, at the orderly end, if nothing comes between */
 
     struct crypto crypto;
     uint8_t program[SGX_HASH_SIZE]; /* MRENCLAVE of this enclave */
@@ -89,12 +113,15 @@ struct instance {
     uint8_t manager[SGX_HASH_SIZE];      /* MRENCLAVE of the manager that provisioned, verified */
     uint8_t root_key[BLOB_ROOT_SIZE];    /* until LOAD has succeeded */
     uint8_t root[BLOB_ROOT_SIZE];        /* of the states that are sealed here, under it */
+    uint8_t export_root[BLOB_ROOT_SIZE]; /* of exports */
     struct recorded_state newest;        /* that was handed out, or told by PROVISION */
 
     struct link link; /* K2 */
     uint8_t share[X25519_SIZE];
     struct tpm tpm;
     struct import import;
+    struct export export;
+    struct incoming incoming;
     uint8_t request[RECORD_OVERHEAD + K2_MESSAGE_MAX]; /* what a record or a message of the manager carries */
     uint8_t response[K2_MESSAGE_MAX];
     size_t response_size;
@@ -120,6 +147,9 @@ struct err effect_say_commit(struct instance *instance, struct writer *out);
 struct err effect_ask_lease(struct instance *instance, struct writer *out);
 /* The end of everything that ran libtpms: what it wants kept goes out first, and what is held back waits for that. */
 struct err effect_settle(struct instance *instance, struct writer *out);
+/* Appends the sealed form of one part of the TPM, of the newest version. */
+struct err effect_seal(struct instance *instance, struct span root, enum blob_kind kind, uint64_t number,
+                       struct span plaintext, struct writer *out);
 /* The same after tpm_suspend, whose volatile state goes out sealed behind the permanent one. */
 struct err effect_settle_suspended(struct instance *instance, struct span volatile_state, struct writer *out);
 /* What was held back. */
@@ -137,10 +167,43 @@ bool import_awaited(const struct instance *instance);
 struct err import_part(struct instance *instance, struct span part);
 /* Wipes what has come. */
 void import_forget(struct instance *instance);
+/* Gathers one part, whose parts together have at most max bytes. The errors of import_part. */
+struct err import_gather(struct instance *instance, struct span part, size_t max);
+/* All parts of something have come. */
+bool import_complete(const struct instance *instance);
+
+/* --- export.c --- */
+
+/* The handlers of EXPORT and EXPORT_READ: they write the response, or refuse. */
+struct err export_begin(struct instance *instance, struct writer *out);
+struct err export_read(struct instance *instance, uint32_t offset, struct writer *out);
+/* This enclave goes on: the export, if one is open, is over with the commit that now goes with whatever comes next. */
+void export_take_back(struct instance *instance);
+void export_forget(struct instance *instance);
+
+/* --- incoming.c --- */
+
+/* One part of an export. The errors of import_part, and ERR_VERB_STATE: the TPM is on. */
+struct err incoming_part(struct instance *instance, struct span part);
+/* RESET over an export that has come: whether this enclave can go on from it, and then its TPM is on. */
+struct err incoming_check(struct instance *instance, struct writer *out);
+/* A request that decides who goes on: kept, until the manager has recorded that it is this enclave. */
+struct err incoming_redeem(struct instance *instance, struct span request, struct writer *out);
+/* REDEEMED, whose fields these are. */
+struct err incoming_redeemed(struct instance *instance, struct span fields, struct writer *out);
+void incoming_forget(struct instance *instance);
 
 /* --- client.c, manager.c: handlers of calls --- */
 
 struct err client_record(void *ctx, struct span record, struct writer *out);
+/* One request, in the clear. */
+struct err client_perform(struct instance *instance, struct span message, struct writer *out);
+/* Writes the head of the response; the rest of the response follows where there is one. */
+struct writer client_begin_response(struct instance *instance, struct err err);
+/* The response so far is all of it; nothing has to be made durable first. */
+struct err client_respond(struct instance *instance, const struct writer *response, struct writer *out);
+/* The TPM did not run it, and the front-end is told why. */
+struct err client_refuse(struct instance *instance, struct err why, struct writer *out);
 /* The reset that the manager's lease allows. */
 struct err client_reset(struct instance *instance, struct writer *out);
 struct err manager_message(void *ctx, struct span message, struct writer *out);

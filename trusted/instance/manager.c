@@ -48,8 +48,8 @@ static bool is_zero(const uint8_t *bytes, size_t size)
 /* Only what goes with the mode is told. */
 static struct err check_state(uint8_t mode, const struct recorded_state *state)
 {
-    ENSURE(mode >= PEER_MODE_NEW && mode <= PEER_MODE_RESUME, BAD_VALUE);
-    bool first = mode == PEER_MODE_NEW || mode == PEER_MODE_IMPORT;
+    ENSURE(mode >= PEER_MODE_NEW && mode <= PEER_MODE_INCOMING, BAD_VALUE);
+    bool first = mode == PEER_MODE_NEW || mode == PEER_MODE_IMPORT || mode == PEER_MODE_INCOMING;
     ENSURE(first == (state->version == 0), BAD_VALUE);
     ENSURE((mode == PEER_MODE_RESUME) == !is_zero(state->suspended, sizeof state->suspended), BAD_VALUE);
     ENSURE(mode == PEER_MODE_REVERTED || is_zero(state->floors, sizeof state->floors), BAD_VALUE);
@@ -123,6 +123,19 @@ static enum lockout_heals heals_of(uint8_t told)
     return heals[told];
 }
 
+/* One that is incoming is told the root of exports, and of states nothing. */
+static struct err take_roots(struct instance *instance, const struct provision *provision)
+{
+    if (provision->mode == PEER_MODE_INCOMING) {
+        memcpy(instance->export_root, provision->root_key, sizeof instance->export_root);
+        return OK;
+    }
+    TRY(blob_export_root(&instance->crypto, provision->root_key, instance->manager, instance->export_root));
+    TRY(blob_state_root(&instance->crypto, provision->root_key, instance->manager, instance->root));
+    memcpy(instance->root_key, provision->root_key, sizeof instance->root_key);
+    return OK;
+}
+
 static struct err accept_provision(struct instance *instance, const struct provision *provision)
 {
     const struct peer_transcript *proven = &instance->peer.transcript;
@@ -130,16 +143,16 @@ static struct err accept_provision(struct instance *instance, const struct provi
     ENSURE(memcmp(&provision->id, &known->instance, sizeof known->instance) == 0, STATE_OTHER_INSTANCE);
     ENSURE(provision->start == proven->start, BAD_VALUE);
     memcpy(instance->manager, instance->peer.other_program, sizeof instance->manager);
-    TRY(blob_state_root(&instance->crypto, provision->root_key, instance->manager, instance->root));
+    TRY(take_roots(instance, provision));
     TRY(open_link(instance, provision));
     known->epoch = provision->epoch;
     known->start = provision->start;
     memcpy(known->holder, instance->holder.public, sizeof known->holder);
     memcpy(known->key, provision->resumption_key, sizeof known->key);
-    memcpy(instance->root_key, provision->root_key, sizeof instance->root_key);
     memcpy(instance->sealed_under, provision->sealed_under, sizeof instance->sealed_under);
     instance->mode = (enum peer_mode)provision->mode;
     instance->newest = provision->state;
+    instance->incoming.candidate = instance->mode == PEER_MODE_INCOMING;
     lockout_set_heals(heals_of(provision->lockout_heals));
     return OK;
 }
@@ -176,6 +189,7 @@ static struct err proven(struct instance *instance, struct span message, struct 
         peer_close(&instance->peer);
         link_close(&instance->link);
         wipe(instance->root, sizeof instance->root);
+        wipe(instance->export_root, sizeof instance->export_root);
         instance->state = INSTANCE_GREETED;
         return err;
     }
@@ -219,6 +233,7 @@ static struct err hear(struct instance *instance, struct span message, struct wr
     TRY(peer_receive(&instance->peer, message, &word, instance->request, &fields));
     if (word == PEER_ANCHORED) return hear_anchored(instance, fields, out);
     if (word == PEER_LEASE) return hear_lease(instance, fields, out);
+    if (word == PEER_REDEEMED) return incoming_redeemed(instance, fields, out);
     return FAIL(LINK_ORDER);
 }
 

@@ -13,13 +13,14 @@
 enum channel_step {
     STEP_CHALLENGED,
     STEP_ADMITTING, /* its start waits for its store */
+    STEP_CANDIDATE, /* it may take over */
     STEP_OPEN,
     STEP_REATTACHED,
     STEP_ACCEPTED,
     STEP_COUNT,
 };
 
-enum due { DUE_ADMISSION = 1, DUE_ANCHORED = 2, DUE_LEASE = 4 };
+enum due { DUE_ADMISSION = 1, DUE_ANCHORED = 2, DUE_LEASE = 4, DUE_REDEEMED = 8 };
 
 struct channel {
     struct peer peer;
@@ -32,6 +33,7 @@ struct channel {
     uint64_t due_store;             /* which waits for this store */
     uint64_t lease;                 /* the number that was asked with */
     bool ready;                     /* READY was said */
+    bool incoming;                  /* it takes over, or has done so in this session */
     uint8_t suspended[SHA256_SIZE]; /* what this start resumes; zeros: nothing */
     uint8_t front_share[X25519_SIZE];
 };
@@ -144,11 +146,12 @@ static struct err challenge(struct manager *manager, struct channel *channel, co
 }
 
 struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
-                          const uint8_t front_share[X25519_SIZE], struct writer *out)
+                          const uint8_t front_share[X25519_SIZE], bool incoming, struct writer *out)
 {
     struct channel *channel = NULL;
     TRY(add_channel(manager, number, row, &channel));
     channel->step = STEP_CHALLENGED;
+    channel->incoming = incoming;
     memcpy(channel->front_share, front_share, sizeof channel->front_share);
     struct err err = challenge(manager, channel, row, out);
     if (err.code) remove_channel(&manager->channels, find(&manager->channels, number));
@@ -224,6 +227,44 @@ static enum peer_mode mode_of(const struct ledger_row *row)
     return row->origin == MANAGER_ORIGIN_IMPORTED ? PEER_MODE_IMPORT : PEER_MODE_NEW;
 }
 
+/* The head of PROVISION. */
+static struct err write_provision_head(const struct ledger_row *row, uint64_t start, enum peer_mode mode,
+                                       struct writer *w)
+{
+    uint8_t *padding = NULL;
+    TRY(write_bytes(w, row->id.bytes, sizeof row->id.bytes));
+    TRY(write_u64(w, row->epoch));
+    TRY(write_u64(w, start));
+    TRY(write_u8(w, (uint8_t)mode));
+    TRY(write_u8(w, (uint8_t)link_kind_of(row)));
+    TRY(write_u8(w, (uint8_t)row->lockout_heals));
+    return write_zeros(w, 5, &padding);
+}
+
+struct export_root {
+    uint8_t bytes[BLOB_ROOT_SIZE];
+};
+
+static void export_root_wipe(struct export_root *root)
+{
+    wipe(root, sizeof *root);
+}
+
+/* Of a candidate: what opens the exports of the holder, and nothing that is sealed for the store. */
+static struct err write_incoming(const struct manager *manager, const struct ledger_row *row,
+                                 const struct channel *channel, struct writer *w)
+{
+    struct export_root root DEFER(export_root_wipe) = {0};
+    uint8_t *zeros = NULL;
+    TRY(blob_export_root(&manager->crypto, row->root_key, row->provisioned_by, root.bytes));
+    TRY(write_provision_head(row, channel->peer.transcript.start, PEER_MODE_INCOMING, w));
+    TRY(write_bytes(w, root.bytes, sizeof root.bytes));
+    TRY(write_zeros(w, PEER_RESUMPTION_KEY_SIZE + SGX_HASH_SIZE + sizeof(uint64_t) + 2 * SHA256_SIZE + PEER_FLOORS_SIZE,
+                    &zeros));
+    TRY(write_bytes(w, channel->front_share, X25519_SIZE));
+    return write_bytes(w, row->front_key, sizeof row->front_key);
+}
+
 static struct err write_provision(const struct manager *manager, const struct ledger_row *row,
                                   const struct channel *channel, struct writer *w)
 {
@@ -232,14 +273,7 @@ static struct err write_provision(const struct manager *manager, const struct le
     const bool resumes = memcmp(channel->suspended, none, sizeof none) != 0;
     struct peer_resumption known DEFER(resumption_wipe) = {0};
     TRY(resumption_of(manager, row, &known));
-    uint8_t *padding = NULL;
-    TRY(write_bytes(w, row->id.bytes, sizeof row->id.bytes));
-    TRY(write_u64(w, row->epoch));
-    TRY(write_u64(w, row->start));
-    TRY(write_u8(w, (uint8_t)(resumes ? PEER_MODE_RESUME : mode_of(row))));
-    TRY(write_u8(w, (uint8_t)link_kind_of(row)));
-    TRY(write_u8(w, (uint8_t)row->lockout_heals));
-    TRY(write_zeros(w, 5, &padding));
+    TRY(write_provision_head(row, row->start, resumes ? PEER_MODE_RESUME : mode_of(row), w));
     TRY(write_bytes(w, row->root_key, sizeof row->root_key));
     TRY(write_bytes(w, known.key, sizeof known.key));
     TRY(write_bytes(w, row->sealed_by, sizeof row->sealed_by));
@@ -261,16 +295,16 @@ static struct err say_admission(struct manager *manager, struct channel *channel
 
     struct provision provision DEFER(provision_wipe) = {0};
     w = writer_of(provision.bytes, sizeof provision.bytes);
-    TRY(write_provision(manager, &row, channel, &w));
+    TRY((channel->incoming ? write_incoming : write_provision)(manager, &row, channel, &w));
     TRY(say(manager, channel, PEER_PROVISION, writer_span(&w), out));
 
     uint8_t state[2 * sizeof(uint64_t) + INSTANCE_ID_SIZE];
     w = writer_of(state, sizeof state);
     TRY(write_u64(&w, channel->number));
     TRY(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
-    TRY(write_u64(&w, row.version));
+    TRY(write_u64(&w, channel->incoming ? 0 : row.version));
     const struct span parts[] = {writer_span(&w)};
-    channel->step = STEP_OPEN;
+    channel->step = channel->incoming ? STEP_CANDIDATE : STEP_OPEN;
     return outbox_put(manager, 0, MANAGER_EFFECT_STATE, parts, 1, out);
 }
 
@@ -292,10 +326,25 @@ static struct err say_lease(struct manager *manager, struct channel *channel, st
     return say(manager, channel, PEER_LEASE, writer_span(&w), out);
 }
 
+static struct err say_redeemed(struct manager *manager, struct channel *channel, struct writer *out)
+{
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    struct peer_resumption known DEFER(resumption_wipe) = {0};
+    struct provision fields DEFER(provision_wipe) = {0};
+    struct writer w = writer_of(fields.bytes, PEER_REDEEMED_SIZE);
+    TRY(resumption_of(manager, &row, &known));
+    TRY(write_bytes(&w, row.root_key, sizeof row.root_key));
+    TRY(write_bytes(&w, known.key, sizeof known.key));
+    channel->step = STEP_OPEN;
+    TRY(put_event(manager, channel, MANAGER_REDEEMED, 0, 0, out));
+    return say(manager, channel, PEER_REDEEMED, writer_span(&w), out);
+}
+
 static struct err say_due(struct manager *manager, struct channel *channel, struct writer *out)
 {
     unsigned due = channel->due;
     channel->due = 0;
+    if (due & DUE_REDEEMED) TRY(say_redeemed(manager, channel, out));
     if (due & DUE_ADMISSION) TRY(say_admission(manager, channel, out));
     if (due & DUE_ANCHORED) TRY(say_anchored(manager, channel, out));
     if (due & DUE_LEASE) TRY(say_lease(manager, channel, out));
@@ -343,22 +392,28 @@ struct err channels_release(struct manager *manager, struct writer *out)
 
 /* ---- what an instance may say ---- */
 
+/* A new start of the row, by the enclave on this channel. */
+static struct err begin_start(struct manager *manager, struct channel *channel, enum act act, struct ledger_row *row)
+{
+    /* Another enclave of this instance may have come and gone since the challenge. */
+    ENSURE(channel->peer.transcript.start == row->start + 1, FENCED);
+    lifecycle_step(row, act);
+    row->start++;
+    memcpy(row->holder, channel->peer.transcript.holder, sizeof row->holder);
+    memcpy(row->provisioned_by, manager->own.MRENCLAVE, sizeof row->provisioned_by);
+    /* This start is the only one that may resume: recorded before it is told of what. */
+    memcpy(channel->suspended, row->suspended, sizeof channel->suspended);
+    memset(row->suspended, 0, sizeof row->suspended);
+    return ledger_change(&manager->ledger, row);
+}
+
 static struct err take_proof(struct manager *manager, struct channel *channel, struct span message, struct writer *out)
 {
     struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    const enum act act = channel->incoming ? ACT_TAKE_OVER : ACT_ADMIT;
     TRY(peer_check_proof(&manager->crypto, &channel->peer, message, manager_image()->instance));
-    TRY(lifecycle_check(&row, ACT_ADMIT));
-    /* Another enclave of this instance may have come and gone since the challenge. */
-    ENSURE(channel->peer.transcript.start == row.start + 1, FENCED);
-
-    lifecycle_step(&row, ACT_ADMIT);
-    row.start++;
-    memcpy(row.holder, channel->peer.transcript.holder, sizeof row.holder);
-    memcpy(row.provisioned_by, manager->own.MRENCLAVE, sizeof row.provisioned_by);
-    /* This start is the only one that may resume: recorded before it is told of what. */
-    memcpy(channel->suspended, row.suspended, sizeof channel->suspended);
-    memset(row.suspended, 0, sizeof row.suspended);
-    TRY(ledger_change(&manager->ledger, &row));
+    TRY(lifecycle_check(&row, act));
+    if (!channel->incoming) TRY(begin_start(manager, channel, act, &row));
     channel->step = STEP_ADMITTING;
     return owe(manager, channel, DUE_ADMISSION, out);
 }
@@ -376,17 +431,24 @@ static struct err take_resume(struct manager *manager, struct channel *channel, 
     return put_message(manager, channel, row.store, writer_span(&w), out);
 }
 
-/* One session for one holder: an older one is over. */
-static struct err end_older(struct manager *manager, const struct channel *newer, struct writer *out)
+/* It may take over one day, and is no session of a holder. */
+static bool is_candidate(const struct channel *channel)
+{
+    return channel->incoming && channel->step != STEP_OPEN;
+}
+
+/* The sessions of the row but this one: those of holders, or all. */
+static struct err end_others(struct manager *manager, const struct channel *holder, bool candidates, uint16_t code,
+                             struct writer *out)
 {
     for (size_t i = 0; i < CHANNEL_BUCKETS; i++) {
         struct channel **place = &manager->channels.buckets[i];
         while (*place) {
-            struct channel *channel = *place;
-            if (channel != newer && channel->slot == newer->slot)
-                TRY(refuse(manager, place, ERR_LINK_CLOSED, out));
+            const struct channel *channel = *place;
+            if (channel == holder || channel->slot != holder->slot || (is_candidate(channel) && !candidates))
+                place = &(*place)->next;
             else
-                place = &channel->next;
+                TRY(refuse(manager, place, code, out));
         }
     }
     return OK;
@@ -401,8 +463,8 @@ static struct err take_confirm(struct manager *manager, struct channel *channel,
     TRY(resumption_of(manager, &row, &known));
     TRY(peer_check_confirmation(&manager->crypto, &known, &channel->peer, message));
     channel->step = STEP_OPEN;
-    channel->ready = true; /* before that there is nothing to resume */
-    TRY(end_older(manager, channel, out));
+    channel->ready = true;                                          /* before that there is nothing to resume */
+    TRY(end_others(manager, channel, false, ERR_LINK_CLOSED, out)); /* one session for one holder */
     return put_event(manager, channel, MANAGER_RESUMED, 0, row.store, out);
 }
 
@@ -419,8 +481,10 @@ static struct err take_ready(struct manager *manager, struct channel *channel, s
     TRY(write_zeros(&w, 14, &padding));
     TRY(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
     TRY(write_u64(&w, row.epoch));
-    TRY(write_u64(&w, row.start));
-    TRY(write_u64(&w, link_kind_of(&row))); /* u8, u8[7] 0 */
+    TRY(write_u64(&w, channel->incoming ? channel->peer.transcript.start : row.start));
+    TRY(write_u8(&w, (uint8_t)link_kind_of(&row)));
+    TRY(write_u8(&w, channel->incoming));
+    TRY(write_zeros(&w, 6, &padding));
     TRY(write_span(&w, fields));
     TRY(write_bytes(&w, manager->own.MRENCLAVE, SGX_HASH_SIZE));
     TRY(write_bytes(&w, channel->peer.other_program, SGX_HASH_SIZE));
@@ -459,6 +523,30 @@ static struct err take_commit(struct manager *manager, struct channel *channel, 
     return owe(manager, channel, DUE_ANCHORED, out);
 }
 
+/*
+ * The first word after an export decides. If it is this one, the state is still the newest, and the start that exported it
+ * too; if that one went on, it has committed since.
+ */
+static struct err take_redeem(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+{
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    struct reader r = reader_of(fields);
+    uint64_t epoch = 0;
+    uint64_t start = 0;
+    uint64_t version = 0;
+    TRY(read_u64(&r, &epoch));
+    TRY(read_u64(&r, &start));
+    TRY(read_u64(&r, &version));
+    TRY(reader_end(&r));
+    ENSURE(channel->ready && !channel->due, LINK_ORDER);
+    ENSURE(epoch == row.epoch && start == row.start && version == row.version && version > 0, FENCED);
+    TRY(lifecycle_check(&row, ACT_TAKE_OVER));
+    TRY(begin_start(manager, channel, ACT_TAKE_OVER, &row));
+    channel->step = STEP_ADMITTING;
+    TRY(end_others(manager, channel, true, ERR_FENCED, out));
+    return owe(manager, channel, DUE_REDEEMED, out);
+}
+
 /* From memory it would be worth nothing: a manager on another copy of the store may have gone on since. */
 static struct err take_ask_lease(struct manager *manager, struct channel *channel, struct span fields,
                                  struct writer *out)
@@ -473,20 +561,26 @@ static struct err take_word(struct manager *manager, struct channel *channel, st
 {
     static const struct {
         enum peer_word word;
+        enum channel_step step; /* in which it is heard, */
+        enum act act;           /* if the row allows this */
         struct err (*take)(struct manager *, struct channel *, struct span fields, struct writer *);
     } words[] = {
-        {PEER_READY, take_ready},
-        {PEER_COMMIT, take_commit},
-        {PEER_ASK_LEASE, take_ask_lease},
+        {PEER_READY, STEP_OPEN, ACT_SERVE, take_ready},
+        {PEER_COMMIT, STEP_OPEN, ACT_SERVE, take_commit},
+        {PEER_ASK_LEASE, STEP_OPEN, ACT_SERVE, take_ask_lease},
+        {PEER_READY, STEP_CANDIDATE, ACT_TAKE_OVER, take_ready},
+        {PEER_REDEEM, STEP_CANDIDATE, ACT_TAKE_OVER, take_redeem},
     };
     uint8_t plaintext[PEER_MESSAGE_MAX];
     enum peer_word word = 0;
     struct span fields;
     TRY(peer_receive(&channel->peer, message, &word, plaintext, &fields));
     struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
-    TRY(lifecycle_check(&row, ACT_SERVE));
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (words[i].word == word) return words[i].take(manager, channel, fields, out);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (words[i].word != word || words[i].step != channel->step) continue;
+        TRY(lifecycle_check(&row, words[i].act));
+        return words[i].take(manager, channel, fields, out);
+    }
     return FAIL(LINK_ORDER);
 }
 
@@ -497,9 +591,8 @@ static struct err take_message(struct manager *manager, struct channel *channel,
         uint8_t kind; /* the message's first byte */
         struct err (*take)(struct manager *, struct channel *, struct span message, struct writer *);
     } allowed[STEP_COUNT] = {
-        [STEP_CHALLENGED] = {PEER_PROOF, take_proof},
-        [STEP_OPEN] = {RECORD_DATA, take_word},
-        [STEP_REATTACHED] = {PEER_RESUME, take_resume},
+        [STEP_CHALLENGED] = {PEER_PROOF, take_proof},   [STEP_CANDIDATE] = {RECORD_DATA, take_word},
+        [STEP_OPEN] = {RECORD_DATA, take_word},         [STEP_REATTACHED] = {PEER_RESUME, take_resume},
         [STEP_ACCEPTED] = {PEER_CONFIRM, take_confirm},
     };
     ENSURE(message.size > 0, TRUNCATED);

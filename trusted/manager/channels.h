@@ -2,9 +2,10 @@
  * Instance enclaves on the host's channels: their peer sessions, and what each may say.
  *
  *   CHALLENGED ──PROOF──► ADMITTING ──stored──► OPEN          REATTACHED ──RESUME──► ACCEPTED ──CONFIRM──► OPEN
+ *   CHALLENGED ──PROOF, incoming──► CANDIDATE ──REDEEM, stored──► OPEN
  *
- * Guarantees: an enclave gets keys only after its start is durable in the ledger; only the recorded holder's session is
- * heard; a message that is not allowed there ends the channel, and the host is told why. What waits for a store is at
+ * Guarantees: an enclave gets keys only after its start is durable in the ledger (a candidate the one that opens exports);
+ * only the recorded holder's session is heard, and a candidate's about nothing but becoming it; a message that is not allowed there ends the channel, and the host is told why. What waits for a store is at
  * most one of each kind per channel.
  */
 #pragma once
@@ -23,9 +24,9 @@ struct channels {
     uint32_t count;
 };
 
-/* The row allows a start and an enclave is there. ERR_BAD_VALUE: the channel is in use; ERR_NO_MEMORY: too many. */
+/* The row allows a start, or (incoming) that another enclave takes over, and an enclave is there. ERR_BAD_VALUE: the channel is in use; ERR_NO_MEMORY: too many. */
 struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
-                          const uint8_t front_share[X25519_SIZE], struct writer *out);
+                          const uint8_t front_share[X25519_SIZE], bool incoming, struct writer *out);
 /* A holder is back; its RESUME follows. The same errors. */
 struct err channel_reattach(struct manager *manager, uint64_t number, const struct ledger_row *row);
 /* Nothing if there is no such channel. */

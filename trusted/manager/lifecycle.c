@@ -101,6 +101,14 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
             },
+        [ACT_TAKE_OVER] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = TO(HELD),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = TO(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+            },
 };
 
 struct err lifecycle_check(const struct ledger_row *row, enum act act)

@@ -18,6 +18,7 @@ enum act {
     ACT_DELETE,
     ACT_CLONE,  /* another instance is made after this one */
     ACT_CHANGE, /* what an owner changes between two starts: the state, the owner */
+    ACT_TAKE_OVER, /* an enclave goes on from what the holder, or the last one, has exported */
     ACT_COUNT,
 };
 

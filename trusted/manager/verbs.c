@@ -121,7 +121,7 @@ static struct err start_instance(struct manager *manager, struct request *reques
     return put_create_enclave(manager, &row, request->effects);
 }
 
-static struct err attach(struct manager *manager, struct request *request)
+static struct err attach_as(struct manager *manager, struct request *request, enum act act)
 {
     struct ledger_row row DEFER(row_wipe) = {0};
     uint64_t channel = 0;
@@ -130,8 +130,18 @@ static struct err attach(struct manager *manager, struct request *request)
     TRY(read_u64(&request->arguments, &channel));
     TRY(read_bytes(&request->arguments, front_share, sizeof front_share));
     TRY(reader_end(&request->arguments));
-    TRY(lifecycle_check(&row, ACT_ATTACH));
-    return channel_attach(manager, channel, &row, front_share, request->effects);
+    TRY(lifecycle_check(&row, act));
+    return channel_attach(manager, channel, &row, front_share, act == ACT_TAKE_OVER, request->effects);
+}
+
+static struct err attach(struct manager *manager, struct request *request)
+{
+    return attach_as(manager, request, ACT_ATTACH);
+}
+
+static struct err attach_incoming(struct manager *manager, struct request *request)
+{
+    return attach_as(manager, request, ACT_TAKE_OVER);
 }
 
 static struct err reattach(struct manager *manager, struct request *request)
@@ -377,6 +387,7 @@ static struct err run(struct manager *manager, uint16_t verb, struct request *re
         {MANAGER_REVERT, revert},
         {MANAGER_SET_OWNER, set_owner},
         {MANAGER_CLONE, clone},
+        {MANAGER_ATTACH_INCOMING, attach_incoming},
     };
     ENSURE(manager->state == MANAGER_STATE_RUNNING, CALL_BUSY);
     /* A connection that is gone is forgotten whatever waits. */

@@ -28,6 +28,13 @@ struct err blob_state_root(const struct crypto *crypto, const uint8_t root_key[B
     return derive_root(crypto, root_key, manager, span_of(label, sizeof label - 1), out);
 }
 
+struct err blob_export_root(const struct crypto *crypto, const uint8_t root_key[BLOB_ROOT_SIZE],
+                            const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE])
+{
+    static const char label[] = "vtpm export";
+    return derive_root(crypto, root_key, manager, span_of(label, sizeof label - 1), out);
+}
+
 struct err blob_ledger_root(const struct crypto *crypto, const uint8_t master[BLOB_ROOT_SIZE],
                             const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE])
 {

@@ -25,13 +25,16 @@ struct blob_header {
     struct instance_id id;
     uint64_t epoch;
     uint64_t version;
-    uint64_t number; /* STATE: time; LEDGER_ROW: slot; VOLATILE: start */
+    uint64_t number; /* STATE, EXPORT: time; LEDGER_ROW: slot; VOLATILE, EXPORT_VOLATILE: start */
     uint8_t manager[SGX_HASH_SIZE];
 };
 
 /* The root of a state's keys, volatile ones too: from the instance's root key and the MRENCLAVE of the manager that provisioned it. */
 struct err blob_state_root(const struct crypto *crypto, const uint8_t root_key[BLOB_ROOT_SIZE],
                            const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);
+/* The same of what one enclave of the instance hands another one. */
+struct err blob_export_root(const struct crypto *crypto, const uint8_t root_key[BLOB_ROOT_SIZE],
+                            const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);
 /* The same for rows and head, from the master secret. */
 struct err blob_ledger_root(const struct crypto *crypto, const uint8_t master[BLOB_ROOT_SIZE],
                             const uint8_t manager[SGX_HASH_SIZE], uint8_t out[BLOB_ROOT_SIZE]);

@@ -42,6 +42,7 @@ _Noreturn void __wrap__plat__Fail(void);
 static struct tpm *powered;   /* the TPM that libtpms' globals are; NULL while they are none */
 static bool command_running;  /* libtpms has a frame to jump back to */
 static struct span to_resume; /* libtpms' volatile state, until it has loaded it */
+static uint32_t buffer_size = TPM_BUFFER_MAX; /* which libtpms gets at each power-on */
 static struct {
     uint8_t command[TPM_BUFFER_MAX]; /* libtpms decrypts parameters in place */
     uint8_t response[TPM_BUFFER_MAX];
@@ -194,6 +195,13 @@ static void libtpms_off(struct tpm *tpm)
     powered = NULL;
 }
 
+/* Until it was told, libtpms takes itself for a TPM 1.2. */
+static struct err choose_family(void)
+{
+    ENSURE(powered || TPMLIB_ChooseTPMVersion(TPMLIB_TPM_VERSION_2) == TPM_SUCCESS, TPM);
+    return OK;
+}
+
 /* libtpms on, over tpm->permanent if there is one. */
 static struct err libtpms_on(struct tpm *tpm)
 {
@@ -209,8 +217,8 @@ static struct err libtpms_on(struct tpm *tpm)
     };
     if (powered) panic(PANIC_INVARIANT);
     ENSURE(TPMLIB_RegisterCallbacks(&callbacks) == TPM_SUCCESS, TPM);
-    ENSURE(TPMLIB_ChooseTPMVersion(TPMLIB_TPM_VERSION_2) == TPM_SUCCESS, TPM);
-    ENSURE(TPMLIB_SetBufferSize(TPM_BUFFER_MAX, NULL, NULL) == TPM_BUFFER_MAX, TPM);
+    TRY(choose_family());
+    ENSURE(TPMLIB_SetBufferSize(buffer_size, NULL, NULL) == buffer_size, TPM);
     powered = tpm;
     tpm->on = true;
     tpm->orderly = true;
@@ -339,7 +347,7 @@ static struct err keep_volatile(struct tpm *tpm)
     return OK;
 }
 
-struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
+struct err tpm_capture(struct tpm *tpm, size_t limit, struct span *out_volatile)
 {
     ENSURE(tpm->on, TPM_OFF);
     ENSURE(!g_inFailureMode, TPM_FAILED);
@@ -349,10 +357,14 @@ struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
         forget_volatile(tpm);
         return FAIL(TOO_LARGE);
     }
-    floors_read(&tpm->floors);
-    libtpms_off(tpm);
     *out_volatile = span_of(tpm->suspended, tpm->suspended_size);
     return OK;
+}
+
+struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
+{
+    TRY(tpm_capture(tpm, limit, out_volatile));
+    return tpm_cut_off(tpm);
 }
 
 struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state)
@@ -472,9 +484,55 @@ struct err tpm_power_off(struct tpm *tpm)
     ENSURE(tpm->on, TPM_OFF);
     /* A TPM that was never started, or is in failure mode, refuses both, and has nothing to save. */
     if (!tpm->orderly && !shut_down(tpm, TPM_SU_STATE)) (void)shut_down(tpm, TPM_SU_CLEAR);
+    return tpm_cut_off(tpm);
+}
+
+struct err tpm_cut_off(struct tpm *tpm)
+{
+    ENSURE(tpm->on, TPM_OFF);
     floors_read(&tpm->floors);
     libtpms_off(tpm);
     return OK;
+}
+
+struct err tpm_hash_start(struct tpm *tpm)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    ENSURE(TPM_IO_Hash_Start() == TPM_SUCCESS, TPM);
+    return OK;
+}
+
+struct err tpm_hash_data(struct tpm *tpm, struct span data)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    ENSURE(TPM_IO_Hash_Data(data.data, (uint32_t)data.size) == TPM_SUCCESS, TPM);
+    return OK;
+}
+
+struct err tpm_hash_end(struct tpm *tpm)
+{
+    ENSURE(tpm->on, TPM_OFF);
+    ENSURE(TPM_IO_Hash_End() == TPM_SUCCESS, TPM);
+    return OK;
+}
+
+struct err tpm_set_buffer_size(uint32_t wanted, struct tpm_buffer_size *out)
+{
+    TRY(choose_family());
+    out->size = TPMLIB_SetBufferSize(wanted, &out->min, &out->max);
+    ENSURE(out->size <= TPM_BUFFER_MAX, TPM);
+    buffer_size = out->size;
+    return OK;
+}
+
+struct err tpm_write_info(uint32_t flags, struct writer *out)
+{
+    TRY(choose_family());
+    char *info = TPMLIB_GetInfo(flags);
+    ENSURE(info, NO_MEMORY);
+    struct err written = write_bytes(out, info, strlen(info) + 1);
+    free(info);
+    return written;
 }
 
 bool tpm_in_failure_mode(const struct tpm *tpm)
@@ -488,4 +546,14 @@ bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent)
     tpm->commit_pending = false;
     *out_permanent = span_of(tpm->permanent, tpm->permanent_size);
     return true;
+}
+
+struct span tpm_permanent(const struct tpm *tpm)
+{
+    return span_of(tpm->permanent, tpm->permanent_size);
+}
+
+void tpm_commit_again(struct tpm *tpm)
+{
+    tpm->commit_pending = true;
 }

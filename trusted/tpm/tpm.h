@@ -58,12 +58,14 @@ struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const s
 void tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out);
 
 /*
- * Takes everything that a power-off would lose, sessions, loaded objects and PCRs, and powers off. A commit is pending
- * afterwards: the volatile state goes with that permanent state and no other. It holds secrets and is authenticated by
- * nothing, which is the caller's. It stays valid until the next call. ERR_TPM_OFF. The TPM stays on with
- * ERR_TPM_FAILED, if it is in failure mode; with ERR_TOO_LARGE, if both states together have more than limit bytes;
- * ERR_TPM, ERR_NO_MEMORY.
+ * Takes everything that a power-off would lose, sessions, loaded objects and PCRs. A commit is pending afterwards: the
+ * volatile state goes with that permanent state and no other. It holds secrets and is authenticated by nothing, which is
+ * the caller's. It stays valid until the next call. ERR_TPM_OFF; ERR_TPM_FAILED, if it is in failure mode; ERR_TOO_LARGE,
+ * if both states together have more than limit bytes; ERR_TPM, ERR_NO_MEMORY.
  */
+struct err tpm_capture(struct tpm *tpm, size_t limit, struct span *out_volatile);
+
+/* The same, and powers off. With an error the TPM stays on. */
 struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile);
 
 /*
@@ -85,11 +87,33 @@ struct err tpm_established(const struct tpm *tpm, bool *out_established);
 /* ERR_BAD_VALUE: not at this locality (3 and 4 only). ERR_TPM_OFF, ERR_TPM. */
 struct err tpm_reset_established(struct tpm *tpm, uint8_t locality);
 
+/*
+ * A measurement that the machine's chipset makes (Part 1, 34.2): of the H-CRTM before TPM2_Startup, else of a dynamic
+ * launch. ERR_TPM_OFF, ERR_TPM.
+ */
+struct err tpm_hash_start(struct tpm *tpm);
+struct err tpm_hash_data(struct tpm *tpm, struct span data);
+struct err tpm_hash_end(struct tpm *tpm);
+
+/* Bytes that a command or a response may have; a TPM tells its clients (TPM_PT_MAX_COMMAND_SIZE). */
+struct tpm_buffer_size {
+    uint32_t size;
+    uint32_t min;
+    uint32_t max;
+};
+/* What is wanted is brought between the smallest and the largest, and holds from then on; 0 only asks. ERR_TPM. */
+struct err tpm_set_buffer_size(uint32_t wanted, struct tpm_buffer_size *out);
+
+/* libtpms' description of itself (TPMLIB_GetInfo), JSON and a NUL. ERR_NO_MEMORY, ERR_NO_SPACE, ERR_TPM. */
+struct err tpm_write_info(uint32_t flags, struct writer *out);
+
 /* _TPM_Init over the newest permanent state, as a reset of the machine does. ERR_TPM, ERR_STATE_REJECTED. */
 struct err tpm_reset(struct tpm *tpm);
 
 /* TPM2_Shutdown(STATE), or CLEAR if that fails, unless the client did it; then power off. */
 struct err tpm_power_off(struct tpm *tpm);
+/* Power off as a failing supply does: what is stored stays what it was. ERR_TPM_OFF. */
+struct err tpm_cut_off(struct tpm *tpm);
 
 /*
  * True if libtpms is in failure mode (Part 1, 12.3): it answers TPM_RC_FAILURE to almost everything until it is reset.
@@ -102,3 +126,7 @@ void tpm_forget(struct tpm *tpm);
 
 /* True, and the state, if there is one to be stored; it stays valid until the next call. */
 bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent);
+/* The newest permanent state, of a TPM that is or was on. It stays valid until the next call. */
+struct span tpm_permanent(const struct tpm *tpm);
+/* That state is to be stored once more, though nothing changed. */
+void tpm_commit_again(struct tpm *tpm);

@@ -200,7 +200,7 @@ static void a_malformed_provision_is_not_accepted(void **state)
     assert_int_equal(provision_with(0, 1), ERR_STATE_OTHER_INSTANCE);
     assert_int_equal(provision_with(24, 1), ERR_BAD_VALUE);                 /* another start than was proven */
     assert_int_equal(provision_with(32, PEER_MODE_NEW ^ 0), ERR_BAD_VALUE); /* no mode */
-    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ (PEER_MODE_RESUME + 1)), ERR_BAD_VALUE);
+    assert_int_equal(provision_with(32, PEER_MODE_NEW ^ (PEER_MODE_INCOMING + 1)), ERR_BAD_VALUE);
     assert_int_equal(provision_with(32, PEER_MODE_NEW ^ PEER_MODE_OPEN), ERR_BAD_VALUE); /* to open what never was */
     assert_int_equal(provision_with(33, LINK_K2_NAMED ^ LINK_K1), ERR_BAD_VALUE);
     assert_int_equal(provision_with(32, PEER_MODE_NEW ^ PEER_MODE_REVERTED), ERR_BAD_VALUE);
