@@ -21,7 +21,9 @@ struct fake_front {
     enum front_verb verb;   /* of the last request */
     uint8_t locality;
     size_t command_size;
-    uint8_t command[TPM_MESSAGE_MAX];
+    uint8_t command[2 * BLOB_MAX];
+    unsigned failing;     /* which request, from the next on, has the outcome; 0: each */
+    struct span export;   /* the response to FRONT_EXPORT */
     size_t response_size; /* of every response; its last bytes are the command's */
 };
 

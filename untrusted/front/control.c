@@ -2,7 +2,8 @@
  * swtpm's control channel. All integers are big-endian; there is no length field, each command has its own.
  *
  * Guarantees: what GET_CAPABILITY claims is exactly the rows of the table; everything else is TPM_BAD_ORDINAL. As with
- * swtpm, bytes behind a complete request that arrived with it belong to it: nobody pipelines on this channel.
+ * swtpm, bytes behind a complete request that arrived with it belong to it: nobody pipelines on this channel. What
+ * HASH_DATA and SET_STATEBLOB carry follows them in as many pieces as it likes, and the answer comes behind it.
  * Not guaranteed: a request for a locality is believed, as it comes over the transport that the operator gave away.
  */
 #include "untrusted/front/frame.h"
@@ -12,20 +13,34 @@
 #define TPM_SUCCESS                     0x00u
 #define TPM_BAD_ORDINAL                 0x0au
 #define TPM_BAD_LOCALITY                0x3du
+#define TPM_RETRY                       0x800u /* there is no such blob */
 
 #define CAPABILITY_INIT                 UINT32_C(0x0001)
 #define CAPABILITY_SHUTDOWN             UINT32_C(0x0002)
 #define CAPABILITY_GET_TPMESTABLISHED   UINT32_C(0x0004)
 #define CAPABILITY_SET_LOCALITY         UINT32_C(0x0008)
+#define CAPABILITY_HASHING              UINT32_C(0x0010)
 #define CAPABILITY_CANCEL_TPM_CMD       UINT32_C(0x0020)
+#define CAPABILITY_STORE_VOLATILE       UINT32_C(0x0040)
 #define CAPABILITY_RESET_TPMESTABLISHED UINT32_C(0x0080)
+#define CAPABILITY_GET_STATEBLOB        UINT32_C(0x0100)
+#define CAPABILITY_SET_STATEBLOB        UINT32_C(0x0200)
 #define CAPABILITY_STOP                 UINT32_C(0x0400)
 #define CAPABILITY_GET_CONFIG           UINT32_C(0x0800)
 #define CAPABILITY_SET_DATAFD           UINT32_C(0x1000)
 #define CAPABILITY_SET_BUFFERSIZE       UINT32_C(0x2000)
+#define CAPABILITY_GET_INFO             UINT32_C(0x4000)
 #define CAPABILITY_SEND_COMMAND_HEADER  UINT32_C(0x8000) /* of the data channel */
+#define CAPABILITY_LOCK_STORAGE         UINT32_C(0x10000)
 
 #define INIT_DELETE_VOLATILE            1u
+
+#define BLOB_PERMANENT                  1u
+#define BLOB_VOLATILE                   2u
+#define BLOB_SAVESTATE                  3u
+#define INFO_LENGTH_MAX                 3072u
+#define BLOB_HEAD_SIZE                  16u /* of GET_ and SET_STATEBLOB, with the number */
+#define HASH_HEAD_SIZE                  8u
 
 struct control_command {
     uint32_t number;
@@ -88,12 +103,20 @@ static uint32_t set_locality(struct reader *body, bool powered, struct message *
 }
 
 /* u32 result, u8 bit, u8[3] 0, and as long when it fails: QEMU reads eight bytes whatever the first four say. */
+static void finish_established(struct message *message, struct err result, struct span response, struct span *out_tail)
+{
+    (void)out_tail;
+    const bool told = !result.code && response.size == 1;
+    answer_u32s(message, (const uint32_t[]){told ? TPM_SUCCESS : message->failure, 0}, 2);
+    if (told) message->answer[4] = response.data[0];
+}
+
 static uint32_t get_established(struct reader *body, bool powered, struct message *out_message)
 {
     (void)body;
     if (!powered) return TPM_BAD_ORDINAL;
     out_message->verb = FRONT_ESTABLISHED;
-    answer_u32s(out_message, (const uint32_t[]){TPM_SUCCESS, 0}, 2);
+    out_message->finish = finish_established;
     return TPM_SUCCESS;
 }
 
@@ -140,11 +163,157 @@ static uint32_t get_config(struct reader *body, bool powered, struct message *ou
     return TPM_SUCCESS;
 }
 
-/* The buffer of the TPM has one size, which is answered whatever is asked for. */
+static void finish_buffersize(struct message *message, struct err result, struct span response, struct span *out_tail)
+{
+    (void)out_tail;
+    struct reader r = reader_of(response);
+    uint32_t values[4] = {TPM_SUCCESS};
+    for (size_t i = 1; i < 4 && !result.code; i++)
+        result = read_u32(&r, &values[i]);
+    if (result.code)
+        message_answer_code(message, message->failure);
+    else
+        answer_u32s(message, values, 4);
+}
+
 static uint32_t set_buffersize(struct reader *body, bool powered, struct message *out_message)
 {
-    if (body_u32(body) != 0 && powered) return TPM_BAD_ORDINAL;
-    answer_u32s(out_message, (const uint32_t[]){TPM_SUCCESS, TPM_MESSAGE_MAX, TPM_MESSAGE_MAX, TPM_MESSAGE_MAX}, 4);
+    out_message->number = body_u32(body);
+    if (out_message->number != 0 && powered) return TPM_BAD_ORDINAL;
+    out_message->verb = FRONT_BUFFER_SIZE;
+    out_message->finish = finish_buffersize;
+    return TPM_SUCCESS;
+}
+
+static uint32_t hash_start(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body;
+    if (!powered) return TPM_BAD_ORDINAL;
+    out_message->verb = FRONT_HASH_START;
+    return TPM_SUCCESS;
+}
+
+static uint32_t hash_end(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body;
+    if (!powered) return TPM_BAD_ORDINAL;
+    out_message->verb = FRONT_HASH_END;
+    return TPM_SUCCESS;
+}
+
+/* The bytes may be more than come at once. */
+static uint32_t hash_data(struct reader *body, bool powered, struct message *out_message)
+{
+    const uint32_t size = body_u32(body);
+    if (!powered) return TPM_BAD_ORDINAL;
+    out_message->size = HASH_HEAD_SIZE;
+    out_message->follows = FOLLOWS_HASHED;
+    out_message->follow_size = size;
+    return TPM_SUCCESS;
+}
+
+static uint32_t store_volatile(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body;
+    if (!powered) return TPM_BAD_ORDINAL;
+    out_message->verb = FRONT_STORE_VOLATILE;
+    return TPM_SUCCESS;
+}
+
+/* How often to try, and how long, is of no interest: who holds the state is decided once. */
+static uint32_t lock_storage(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body, (void)powered;
+    out_message->verb = FRONT_LOCK;
+    out_message->failure = TPM_FAIL;
+    return TPM_SUCCESS;
+}
+
+/* The text is answered from offset on, at most INFO_LENGTH_MAX bytes of it. */
+static void finish_info(struct message *message, struct err result, struct span response, struct span *out_tail)
+{
+    if (result.code || response.size == 0) {
+        message_answer_code(message, message->failure);
+        return;
+    }
+    if (message->offset >= response.size - 1) {
+        message_answer_code(message, TPM_BAD_PARAMETER);
+        return;
+    }
+    const size_t left = response.size - message->offset;
+    *out_tail = span_of(response.data + message->offset, left < INFO_LENGTH_MAX ? left : INFO_LENGTH_MAX);
+    answer_u32s(message, (const uint32_t[]){TPM_SUCCESS, (uint32_t)response.size, (uint32_t)out_tail->size}, 3);
+}
+
+static uint32_t get_info(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)powered;
+    const uint32_t high = body_u32(body);
+    const uint32_t low = body_u32(body);
+    out_message->number = (uint64_t)high << 32 | low;
+    out_message->offset = body_u32(body);
+    out_message->verb = FRONT_INFO;
+    out_message->finish = finish_info;
+    return TPM_SUCCESS;
+}
+
+/* u32 result, u32 flags, u32 size of the whole, u32 size of what follows; so long whatever the result is. */
+static void answer_blob(struct message *message, uint32_t result, size_t size)
+{
+    answer_u32s(message, (const uint32_t[]){result, 0, (uint32_t)size, (uint32_t)size}, 4);
+}
+
+static void finish_blob(struct message *message, struct err result, struct span response, struct span *out_tail)
+{
+    struct reader r = reader_of(response);
+    struct span parts[BLOB_COUNT] = {0};
+    uint32_t permanent_size = 0;
+    if (!result.code) result = read_u32(&r, &permanent_size);
+    if (!result.code) result = read_span(&r, permanent_size, &parts[0]);
+    if (result.code) {
+        answer_blob(message, TPM_FAIL, 0);
+        return;
+    }
+    parts[1] = span_of(r.next, r.left);
+    const struct span blob = parts[message->blob];
+    const size_t skipped = message->offset < blob.size ? message->offset : blob.size;
+    *out_tail = span_of(blob.data + skipped, blob.size - skipped);
+    answer_blob(message, TPM_SUCCESS, out_tail->size);
+}
+
+/* They are sealed, whether a client wants them decrypted or not. */
+static uint32_t get_stateblob(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body_u32(body);
+    const uint32_t type = body_u32(body);
+    out_message->offset = body_u32(body);
+    if (type < BLOB_PERMANENT || type > BLOB_SAVESTATE) {
+        answer_blob(out_message, TPM_BAD_PARAMETER, 0);
+    } else if (type == BLOB_SAVESTATE) { /* a TPM 2.0 has none */
+        answer_blob(out_message, TPM_RETRY, 0);
+    } else if (!powered) {
+        answer_blob(out_message, TPM_BAD_ORDINAL, 0);
+    } else {
+        out_message->verb = FRONT_EXPORT;
+        out_message->blob = (uint8_t)(type - BLOB_PERMANENT);
+        out_message->finish = finish_blob;
+    }
+    return TPM_SUCCESS;
+}
+
+/* Of no bytes: it is forgotten. What is in it is looked at by INIT. */
+static uint32_t set_stateblob(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)body_u32(body);
+    const uint32_t type = body_u32(body);
+    const uint32_t size = body_u32(body);
+    if (powered) return TPM_BAD_ORDINAL;
+    if (type < BLOB_PERMANENT || type > BLOB_SAVESTATE || size > BLOB_MAX) return TPM_BAD_PARAMETER;
+    if (type == BLOB_SAVESTATE) return size ? TPM_BAD_PARAMETER : TPM_SUCCESS;
+    out_message->size = BLOB_HEAD_SIZE;
+    out_message->follows = FOLLOWS_BLOB;
+    out_message->follow_size = size;
+    out_message->blob = (uint8_t)(type - BLOB_PERMANENT);
     return TPM_SUCCESS;
 }
 
@@ -155,12 +324,20 @@ static const struct control_command commands[] = {
     {0x03, 0, false, CAPABILITY_SHUTDOWN, shutdown_process},
     {0x04, 0, false, CAPABILITY_GET_TPMESTABLISHED, get_established},
     {0x05, 1, true, CAPABILITY_SET_LOCALITY, set_locality},
+    {0x06, 0, false, CAPABILITY_HASHING, hash_start},
+    {0x07, 4, true, CAPABILITY_HASHING, hash_data},
+    {0x08, 0, false, CAPABILITY_HASHING, hash_end},
     {0x09, 0, false, CAPABILITY_CANCEL_TPM_CMD, cancel},
+    {0x0a, 0, false, CAPABILITY_STORE_VOLATILE, store_volatile},
     {0x0b, 1, true, CAPABILITY_RESET_TPMESTABLISHED, reset_established},
+    {0x0c, 12, false, CAPABILITY_GET_STATEBLOB, get_stateblob},
+    {0x0d, 12, true, CAPABILITY_SET_STATEBLOB, set_stateblob},
     {0x0e, 0, false, CAPABILITY_STOP, stop},
     {0x0f, 0, false, CAPABILITY_GET_CONFIG, get_config},
     {0x10, 0, true, CAPABILITY_SET_DATAFD, set_datafd},
     {0x11, 4, false, CAPABILITY_SET_BUFFERSIZE, set_buffersize},
+    {0x12, 16, false, CAPABILITY_GET_INFO, get_info},
+    {0x13, 4, false, CAPABILITY_LOCK_STORAGE, lock_storage},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
@@ -195,7 +372,9 @@ static void control_parse(struct span received, const struct channel *channel, b
         result = TPM_BAD_PARAMETER;
     else if (command)
         result = command->handle(&body, powered, out_message);
-    if (result != TPM_SUCCESS || out_message->answer_size == 0) message_answer_code(out_message, result);
+    const bool made_later = out_message->finish != NULL;
+    if (result != TPM_SUCCESS || (out_message->answer_size == 0 && !made_later))
+        message_answer_code(out_message, result);
 }
 
 const struct protocol protocol_control = {

@@ -32,6 +32,21 @@ struct endpoint {
     sd_event_source *source;
 };
 
+/* What follows a message, and the answer that it ends in. */
+struct following {
+    enum follows what; /* FOLLOWS_NOTHING: nothing does */
+    size_t left;       /* bytes */
+    uint8_t blob;
+    uint32_t result; /* of the first part that failed; 0: none did */
+};
+
+/* A blob of an export that a client gave, for the next reset. */
+struct given_blob {
+    uint8_t *bytes; /* owned; NULL: none is there */
+    size_t size;
+    size_t taken;
+};
+
 struct connection {
     struct front *front;
     const struct endpoint *endpoint;
@@ -50,6 +65,8 @@ struct connection {
     bool adopted;           /* a client passed it over its control connection */
     int passed;             /* the descriptor that came last, until a message takes it; -1: none */
     struct message message; /* valid from QUEUED until it is answered */
+    struct following following;
+    uint8_t *large; /* an answer that is larger than buffer->response, owned; then it is that which is sent */
 };
 
 struct front {
@@ -73,6 +90,9 @@ struct front {
     bool listeners_paused; /* no descriptor was left to accept with */
     sd_event_source *sweep;
     bool sweep_armed;
+    struct given_blob blobs[BLOB_COUNT];
+    uint8_t *export_given; /* both of them, while the reset that goes on from them is with the owner; owned */
+    size_t export_size;
     unsigned refused; /* since the last sweep, for the log */
     unsigned stalled;
 };
@@ -132,13 +152,21 @@ static void feed_starved(struct front *front)
     if (oldest) wait_for(oldest, EPOLLIN);
 }
 
+static void forget_response(struct connection *c)
+{
+    if (!c->large) wipe(c->buffer->response, c->response_size);
+    free(c->large);
+    c->large = NULL;
+    c->response_size = c->response_sent = 0;
+}
+
 static void release_buffer(struct connection *c)
 {
     if (!c->buffer) return;
     bool was_empty = c->front->pool.free_count == 0;
     wipe(c->buffer->received, c->received);
-    wipe(c->buffer->response, c->response_size);
-    c->received = c->response_size = c->response_sent = 0;
+    forget_response(c);
+    c->received = 0;
     pool_give(&c->front->pool, &c->buffer);
     if (was_empty) feed_starved(c->front);
 }
@@ -212,9 +240,7 @@ static void connection_finish(struct connection *c)
         connection_close(c);
         return;
     }
-    c->response_sent = 0;
-    if (c->response_size) wipe(c->buffer->response, c->response_size);
-    c->response_size = 0;
+    forget_response(c);
     size_t rest = c->received - size;
     if (rest) memmove(c->buffer->received, c->buffer->received + size, rest);
     wipe(c->buffer->received + rest, size);
@@ -223,13 +249,25 @@ static void connection_finish(struct connection *c)
     wait_for(c, EPOLLIN);
 }
 
-static void keep_rest(struct connection *c, const struct iovec *parts, size_t count, size_t sent)
+/* Only what is sealed is ever larger than a buffer, so it may lie in ordinary memory. */
+static uint8_t *room_for(struct connection *c, size_t size)
 {
+    if (size <= sizeof c->buffer->response) return c->buffer->response;
+    c->large = malloc(size);
+    return c->large;
+}
+
+static void keep_rest(struct connection *c, const struct iovec *parts, size_t count, size_t size, size_t sent)
+{
+    uint8_t *rest = room_for(c, size - sent);
+    if (!rest) {
+        connection_close(c);
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         size_t skip = sent < parts[i].iov_len ? sent : parts[i].iov_len;
         sent -= skip;
-        memcpy(c->buffer->response + c->response_size, (const uint8_t *)parts[i].iov_base + skip,
-               parts[i].iov_len - skip);
+        memcpy(rest + c->response_size, (const uint8_t *)parts[i].iov_base + skip, parts[i].iov_len - skip);
         c->response_size += parts[i].iov_len - skip;
     }
     c->state = CONNECTION_SENDING;
@@ -256,7 +294,7 @@ static void connection_send(struct connection *c, struct iovec *parts, size_t co
     if (sent < 0)
         connection_close(c);
     else if ((size_t)sent < size)
-        keep_rest(c, parts, count, (size_t)sent);
+        keep_rest(c, parts, count, size, (size_t)sent);
     else
         connection_finish(c);
 }
@@ -281,7 +319,8 @@ static void connection_respond_code(struct connection *c, uint32_t code)
     connection_respond(c, span_of(response, sizeof response));
 }
 
-static void connection_answer(struct connection *c)
+/* tail goes behind what is not framed. */
+static void connection_answer_with(struct connection *c, struct span tail)
 {
     if (c->message.framed) {
         connection_respond(c, span_of(c->message.answer, c->message.answer_size));
@@ -291,8 +330,13 @@ static void connection_answer(struct connection *c)
         connection_finish(c);
         return;
     }
-    struct iovec answer = {c->message.answer, c->message.answer_size};
-    connection_send(c, &answer, 1);
+    struct iovec parts[] = {{c->message.answer, c->message.answer_size}, {(void *)(uintptr_t)tail.data, tail.size}};
+    connection_send(c, parts, tail.size ? 2 : 1);
+}
+
+static void connection_answer(struct connection *c)
+{
+    connection_answer_with(c, span_empty());
 }
 
 /* --- whose turn it is --- */
@@ -303,18 +347,41 @@ static void put_code(struct connection *c, uint32_t code)
     memcpy(c->message.answer, bytes, sizeof bytes);
 }
 
+/* What failed of what follows a message is answered behind the last of it. */
+static void answer_part(struct connection *c, struct err result)
+{
+    struct following *following = &c->following;
+    if (result.code && !following->result) following->result = c->message.failure;
+    if (following->left == 0) {
+        c->message.answer_size = 4;
+        put_code(c, following->result);
+        *following = (struct following){0};
+    }
+    connection_answer(c);
+}
+
+static void answer_verb(struct connection *c, struct err result, struct span response)
+{
+    struct message *message = &c->message;
+    struct span tail = span_empty();
+    if (message->finish) {
+        message->finish(message, result, response, &tail);
+    } else if (result.code && message->answer_size) {
+        const bool refused = result.code == ERR_BAD_VALUE && message->refusal;
+        put_code(c, refused ? message->refusal : message->failure);
+        message->answer_size = 4;
+    }
+    connection_answer_with(c, tail);
+}
+
 static void answer_outcome(struct connection *c, struct err result, struct span response)
 {
+    if (c->following.what != FOLLOWS_NOTHING) {
+        answer_part(c, result);
+        return;
+    }
     if (c->message.verb != FRONT_COMMAND) {
-        const bool established = c->message.verb == FRONT_ESTABLISHED;
-        if (result.code && c->message.answer_size) {
-            const bool refused = result.code == ERR_BAD_VALUE && c->message.refusal;
-            put_code(c, refused ? c->message.refusal : c->message.failure);
-            if (!established) c->message.answer_size = 4;
-        } else if (established && response.size == 1) {
-            c->message.answer[4] = response.data[0];
-        }
-        connection_answer(c);
+        answer_verb(c, result, response);
         return;
     }
     if (result.code == ERR_LEASE)
@@ -325,11 +392,48 @@ static void answer_outcome(struct connection *c, struct err result, struct span 
         connection_respond(c, response);
 }
 
+static void drop_blob(struct given_blob *blob)
+{
+    free(blob->bytes);
+    *blob = (struct given_blob){0};
+}
+
+static void drop_export(struct front *front)
+{
+    free(front->export_given);
+    front->export_given = NULL;
+    front->export_size = 0;
+}
+
+/* Both blobs behind each other, which is what the owner wants; what there is of them is used once. */
+static struct span take_blobs(struct front *front)
+{
+    const struct given_blob *permanent = &front->blobs[0];
+    const struct given_blob *volatile_state = &front->blobs[1];
+    const size_t size = permanent->taken + volatile_state->taken;
+    if (front->export_given || size == 0) return span_of(front->export_given, front->export_size); /* asked for again */
+    front->export_given = malloc(size);
+    if (front->export_given) {
+        front->export_size = size;
+        if (permanent->taken) memcpy(front->export_given, permanent->bytes, permanent->taken);
+        if (volatile_state->taken)
+            memcpy(front->export_given + permanent->taken, volatile_state->bytes, volatile_state->taken);
+    }
+    for (size_t i = 0; i < BLOB_COUNT; i++)
+        drop_blob(&front->blobs[i]);
+    return span_of(front->export_given, front->export_size);
+}
+
 static void perform(struct front *front)
 {
     const struct message *message = &front->running->message;
     const bool located = message->verb == FRONT_COMMAND || message->verb == FRONT_RESET_ESTABLISHED;
-    const struct front_request request = {message->verb, located ? message->locality : 0, message->command};
+    const struct front_request request = {
+        .verb = message->verb,
+        .locality = located ? message->locality : 0,
+        .command = message->verb == FRONT_RESET ? take_blobs(front) : message->command,
+        .number = message->number,
+    };
     front->owner.perform(front->owner.ctx, &request);
 }
 
@@ -382,7 +486,16 @@ static bool ask_again(struct front *front)
 
 static bool switches_power(enum front_verb verb)
 {
-    return verb != FRONT_COMMAND && verb != FRONT_ESTABLISHED && verb != FRONT_RESET_ESTABLISHED;
+    return verb >= FRONT_RESET && verb <= FRONT_SHUTDOWN;
+}
+
+/* An operator wants to know why a machine does not come back from what was saved of it, or cannot be saved. */
+static void explain_refusal(const struct front *front, struct err result)
+{
+    if (result.code && front->export_given)
+        log_line(LOG_LEVEL_ERROR, "the state that a client gave is not gone on from: %s", err_sentence(result));
+    else if (result.code && front->verb == FRONT_EXPORT)
+        log_line(LOG_LEVEL_ERROR, "the TPM's state is not given to a client: %s", err_sentence(result));
 }
 
 void front_done(struct front *front, struct err result, struct span response)
@@ -390,6 +503,8 @@ void front_done(struct front *front, struct err result, struct span response)
     struct connection *c = front->running;
     if (c && result.code == ERR_LEASE && ask_again(front)) return;
     front->unleased_since = 0;
+    explain_refusal(front, result);
+    drop_export(front);
     front->busy = false;
     front->running = NULL;
     if (switches_power(front->verb))
@@ -437,15 +552,98 @@ static void adopt_passed(struct connection *c)
         adopted->adopted = true;
 }
 
+/* --- what follows a message --- */
+
+static bool begin_blob(struct front *front, const struct message *message)
+{
+    struct given_blob *blob = &front->blobs[message->blob];
+    drop_blob(blob);
+    if (message->follow_size == 0) return true;
+    blob->bytes = malloc(message->follow_size);
+    if (blob->bytes) blob->size = message->follow_size;
+    return blob->bytes;
+}
+
+/* The answer comes behind it; if there is nothing, at once. */
+static void begin_following(struct connection *c)
+{
+    struct message *message = &c->message;
+    if (message->follows == FOLLOWS_BLOB && !begin_blob(c->front, message)) {
+        message->follow_size = 0;
+        put_code(c, TPM_FAIL);
+    }
+    if (message->follow_size == 0) return;
+    c->following = (struct following){.what = message->follows, .left = message->follow_size, .blob = message->blob};
+    message->answer_size = 0;
+}
+
+static void keep_part(struct connection *c, struct span part)
+{
+    struct given_blob *blob = &c->front->blobs[c->following.blob];
+    if (part.size > blob->size - blob->taken) { /* another client has begun the same one meanwhile */
+        c->following.result = TPM_FAIL;
+        return;
+    }
+    memcpy(blob->bytes + blob->taken, part.data, part.size);
+    blob->taken += part.size;
+}
+
+/* One part of what follows, as a message of its own. */
+static void take_part(struct connection *c)
+{
+    struct following *following = &c->following;
+    size_t size = c->received < following->left ? c->received : following->left;
+    if (size > PART_MAX) size = PART_MAX;
+    const struct span part = span_of(c->buffer->received, size);
+    c->message = (struct message){.size = size, .failure = TPM_RC_FAILURE};
+    following->left -= size;
+    if (following->what == FOLLOWS_BLOB) {
+        keep_part(c, part);
+    } else if (!following->result) {
+        c->message.verb = FRONT_HASH_DATA;
+        c->message.command = part;
+    }
+}
+
+/* It may stop in the middle as well as within a message. */
+static void watch_following(struct connection *c)
+{
+    if (c->state != CONNECTION_READING || c->following.what == FOLLOWS_NOTHING || c->stalled_since) return;
+    c->stalled_since = now(c->front);
+    arm_sweep(c->front);
+}
+
+/* The next message. False if it is not complete. */
+static bool next_message(struct connection *c)
+{
+    struct front *front = c->front;
+    if (c->following.what != FOLLOWS_NOTHING) {
+        take_part(c);
+        return true;
+    }
+    c->endpoint->protocol->parse(span_of(c->buffer->received, c->received), c->endpoint->channel, front->powered,
+                                 &c->message);
+    if (c->message.size && c->message.follows != FOLLOWS_NOTHING) begin_following(c);
+    return c->message.size;
+}
+
+/* What needs no turn is answered at once. */
+static void answer_now(struct connection *c)
+{
+    const bool is_part = c->following.what != FOLLOWS_NOTHING && c->message.follows == FOLLOWS_NOTHING;
+    if (is_part)
+        answer_part(c, OK);
+    else
+        connection_answer(c);
+}
+
 /* Goes through what was received until something is missing: bytes, the TPM's turn, or the client's willingness. */
 static void connection_advance(struct connection *c)
 {
     struct front *front = c->front;
     while (c->state == CONNECTION_READING && c->received) {
         struct message *message = &c->message;
-        c->endpoint->protocol->parse(span_of(c->buffer->received, c->received), c->endpoint->channel, front->powered,
-                                     message);
-        if (message->size == 0) {
+        if (!next_message(c)) {
             if (!c->stalled_since) c->stalled_since = now(front);
             arm_sweep(front);
             return;
@@ -455,12 +653,13 @@ static void connection_advance(struct connection *c)
         if (message->sets_locality) c->endpoint->channel->locality = message->locality;
         if (message->adopts) adopt_passed(c);
         if (message->verb == FRONT_NOTHING) {
-            connection_answer(c);
+            answer_now(c);
         } else {
             c->state = CONNECTION_QUEUED;
             queue_push(front, c);
         }
     }
+    watch_following(c);
 }
 
 /* --- events --- */
@@ -508,7 +707,8 @@ static void connection_receive(struct connection *c)
 
 static void connection_flush(struct connection *c)
 {
-    struct iovec rest = {c->buffer->response + c->response_sent, c->response_size - c->response_sent};
+    uint8_t *response = c->large ? c->large : c->buffer->response;
+    struct iovec rest = {response + c->response_sent, c->response_size - c->response_sent};
     ssize_t sent = send_parts(c->fd, &rest, 1);
     if (sent < 0) {
         connection_close(c);
@@ -674,6 +874,11 @@ struct err front_open(sd_event *event, const struct front_owner *owner, void *me
     return OK;
 }
 
+void front_begin_off(struct front *front)
+{
+    front->powered = false;
+}
+
 struct err front_listen(struct front *front, const struct protocol *protocol, unsigned channel, int listen_fd)
 {
     if (front->endpoint_count == FRONT_ENDPOINTS_MAX || channel >= FRONT_ENDPOINTS_MAX) {
@@ -693,8 +898,8 @@ size_t front_hand_over(struct front *front, struct front_session out_sessions[FR
     for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
         struct connection *c = &front->connections[i];
         bool idle = c->state == CONNECTION_READING && c->received == 0;
-        bool waits =
-            c->state == CONNECTION_RUNNING && c->message.verb != FRONT_COMMAND && c->received == c->message.size;
+        bool waits = c->state == CONNECTION_RUNNING && c->message.verb == FRONT_RESET && !front->export_given &&
+                     c->received == c->message.size;
         if (c->state == CONNECTION_FREE) continue;
         if (idle || waits) {
             out_sessions[count++] = (struct front_session){c->fd, (uint8_t)(c->endpoint - front->endpoints), waits};
@@ -739,6 +944,9 @@ void front_close(struct front **front)
         sd_event_source_disable_unref(f->endpoints[i].source);
         close(f->endpoints[i].fd);
     }
+    for (size_t i = 0; i < BLOB_COUNT; i++)
+        drop_blob(&f->blobs[i]);
+    drop_export(f);
     sd_event_source_disable_unref(f->sweep);
     sd_event_source_disable_unref(f->again);
     sd_event_unref(f->event);

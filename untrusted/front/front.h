@@ -26,7 +26,10 @@ struct front;
 struct front_request {
     enum front_verb verb; /* never FRONT_NOTHING */
     uint8_t locality;     /* FRONT_COMMAND, FRONT_RESET_ESTABLISHED: 0 to 4; else 0 */
-    struct span command;  /* FRONT_COMMAND: 10 to 4096 bytes, valid until perform returns */
+    /* FRONT_COMMAND: 10 to 4096 bytes; FRONT_HASH_DATA: 1 to PART_MAX; both valid until perform returns. FRONT_RESET: an
+     * export to go on from, or nothing; valid until front_done. */
+    struct span command;
+    uint64_t number; /* FRONT_BUFFER_SIZE: wanted, 0: none; FRONT_INFO: flags */
 };
 
 struct front_owner {
@@ -40,6 +43,8 @@ struct front_owner {
  * referenced. ERR_NO_MEMORY.
  */
 struct err front_open(sd_event *event, const struct front_owner *owner, void *memory, struct front **out_front);
+/* It is off, until a client powers it on. */
+void front_begin_off(struct front *front);
 
 /*
  * Serves protocol on listen_fd, which is taken over. Endpoints with the same channel number share a locality.
@@ -50,7 +55,8 @@ struct err front_listen(struct front *front, const struct protocol *protocol, un
 /*
  * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid
  * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For FRONT_ESTABLISHED it is
- * one byte, for the other verbs empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
+ * one byte; for FRONT_BUFFER_SIZE u32 size, smallest and largest, for FRONT_INFO a text with its NUL, for FRONT_EXPORT u32
+ * size of the permanent part and then both parts, integers little-endian; for the other verbs empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
  * TPM_RC_RETRY (Part 2, 6.6: the TPM was not able to start the command).
  */
 void front_done(struct front *front, struct err result, struct span response);

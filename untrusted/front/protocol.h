@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "base/err.h"
 #include "base/span.h"
 
 #define TPM_HEADER_SIZE     10u   /* tag, size, code (TPM 2.0 Library, Part 1, 18.1) */
@@ -17,7 +18,12 @@
 #define LOCALITY_MAX        4u
 #define ANSWER_MAX          16u
 
-#define TPM_BAD_PARAMETER   0x03u /* TPM 1.2 Main, Part 2, 16, which the control channel speaks; so the next one */
+#define PART_MAX            4096u /* of what follows a message, with the owner at a time */
+#define BLOB_MAX            (256u * 1024u)
+#define BLOB_COUNT          2u /* of an export: what is permanent, and what is volatile */
+
+#define TPM_BAD_PARAMETER   0x03u /* TPM 1.2 Main, Part 2, 16, which the control channel speaks; so the next two */
+#define TPM_FAIL            0x09u
 #define TPM_IOERROR         0x1fu
 #define TPM_RC_FAILURE      0x101u
 #define TPM_RC_LOCALITY     0x107u
@@ -34,6 +40,14 @@ enum front_verb {
     FRONT_SHUTDOWN,  /* power off, then the process ends */
     FRONT_ESTABLISHED,
     FRONT_RESET_ESTABLISHED,
+    FRONT_HASH_START,
+    FRONT_HASH_DATA,
+    FRONT_HASH_END,
+    FRONT_BUFFER_SIZE,
+    FRONT_INFO,
+    FRONT_STORE_VOLATILE,
+    FRONT_EXPORT, /* the TPM as it is, for another process to go on from */
+    FRONT_LOCK,   /* this one goes on, and no other */
     FRONT_VERB_COUNT,
 };
 
@@ -42,9 +56,20 @@ struct channel {
     uint8_t locality; /* of the commands that carry none themselves */
 };
 
+enum follows {
+    FOLLOWS_NOTHING,
+    FOLLOWS_HASHED, /* each part is a FRONT_HASH_DATA */
+    FOLLOWS_BLOB,   /* it is kept for the next FRONT_RESET; blob says as which */
+};
+
 struct message {
     size_t size; /* bytes that it takes of those received; 0: it is not complete yet */
     enum front_verb verb;
+    uint64_t number;      /* FRONT_BUFFER_SIZE: wanted; FRONT_INFO: flags */
+    uint32_t offset;      /* of what is to be answered */
+    uint32_t follow_size; /* bytes behind it, that the answer waits for */
+    enum follows follows;
+    uint8_t blob;
     uint8_t locality;
     bool sets_locality;  /* locality is the channel's from now on */
     bool framed;         /* the response goes between u32 size and u32 0 */
@@ -53,6 +78,9 @@ struct message {
     struct span command; /* FRONT_COMMAND: part of the received bytes */
     uint32_t failure;    /* sent instead of answer's first bytes when another verb than FRONT_COMMAND failed */
     uint32_t refusal;    /* the same, if the TPM refused it (ERR_BAD_VALUE); 0: failure */
+    /* Makes the answer of what came of a verb; what is in *out_tail, a part of response, goes behind it. NULL: response is of
+     * no interest. */
+    void (*finish)(struct message *message, struct err result, struct span response, struct span *out_tail);
     uint8_t answer_size; /* bytes; 0: no answer */
     uint8_t answer[ANSWER_MAX];
 };

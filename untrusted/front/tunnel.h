@@ -34,7 +34,8 @@ struct tunnel_transport {
 
 enum tunnel_step { TUNNEL_UNBOUND, TUNNEL_FINISHING, TUNNEL_LINKED, TUNNEL_LOST };
 
-#define TUNNEL_RECORD_MAX (RECORD_OVERHEAD + K2_MESSAGE_MAX)
+#define TUNNEL_RECORD_MAX  (RECORD_OVERHEAD + K2_MESSAGE_MAX)
+#define TUNNEL_BUFFER_SIZE 12u
 
 /* In memory that is the caller's to protect: it holds keys, commands and responses. */
 struct tunnel {
@@ -48,6 +49,14 @@ struct tunnel {
     bool stopping;       /* a client wanted an end */
     bool busy;           /* a request of the front is not answered yet */
     enum front_verb verb;
+    enum k2_verb sent; /* what was asked for last, for that request */
+    /* An export on its way: sealed, so not in this memory. */
+    struct tunnel_export {
+        uint8_t *bytes; /* owned; NULL: it comes from the front, or there is none */
+        struct span all;
+        size_t done;
+    } export;
+    uint8_t buffer_size[TUNNEL_BUFFER_SIZE]; /* what the enclave has answered last */
     bool is_enrolled;
     uint8_t enrolled[X25519_SIZE]; /* private */
     struct x25519_key own;
@@ -57,6 +66,7 @@ struct tunnel {
 };
 
 struct tunnel_options {
+    bool incoming; /* the TPM is off, until a client brings what it is to go on from */
     const struct crypto *crypto;
     struct tunnel_transport transport;
     struct instance_id instance;

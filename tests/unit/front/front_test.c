@@ -109,6 +109,149 @@ static void a_passed_descriptor_is_a_data_connection(void **state)
     close(control);
 }
 
+/* --- what follows a message, in pieces --- */
+
+static const uint8_t stop[] = {0, 0, 0, 0x0e};
+static const uint8_t init[] = {0, 0, 0, 2, 0, 0, 0, 1};
+
+/* SET_STATEBLOB of size bytes, all of them value. */
+static void give_blob(int control, uint8_t type, size_t size, uint8_t value, size_t piece)
+{
+    static uint8_t request[16 + BLOB_MAX];
+    const uint8_t head[16] = {
+        [3] = 0x0d, [11] = type, [13] = (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size};
+    memcpy(request, head, sizeof head);
+    memset(request + sizeof head, value, size);
+    for (size_t sent = 0; sent < sizeof head + size; sent += piece) {
+        size_t left = sizeof head + size - sent;
+        client_send(control, request + sent, left < piece ? left : piece);
+        fake_front_pump(&f);
+    }
+    expect(control, success, sizeof success);
+}
+
+static void blobs_are_kept_for_the_next_reset_and_used_once(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, stop, sizeof stop, success, sizeof success);
+    give_blob(control, 2, 5000, 'v', 16); /* QEMU writes head and body apart */
+    give_blob(control, 1, 70000, 'x', 9000);
+    give_blob(control, 1, 60000, 'p', 9000); /* in the other's place */
+    f.count = 0;
+    ask(control, init, sizeof init, success, sizeof success);
+    assert_int_equal(f.count, 1);
+    assert_int_equal(f.verb, FRONT_RESET);
+    assert_int_equal(f.command_size, 65000);
+    for (size_t i = 0; i < 65000; i++)
+        assert_int_equal(f.command[i], i < 60000 ? 'p' : 'v');
+    ask(control, init, sizeof init, success, sizeof success);
+    assert_int_equal(f.command_size, 0);
+    close(control);
+}
+
+static void a_blob_of_nothing_forgets_it(void **state)
+{
+    (void)state;
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, stop, sizeof stop, success, sizeof success);
+    give_blob(control, 1, 100, 'p', 200);
+    give_blob(control, 1, 0, 0, 200);
+    give_blob(control, 3, 0, 0, 200); /* a TPM 2.0 has none, and QEMU may say so */
+    ask(control, init, sizeof init, success, sizeof success);
+    assert_int_equal(f.command_size, 0);
+    close(control);
+}
+
+static void a_client_that_stops_in_a_blob_is_closed(void **state)
+{
+    (void)state;
+    const uint8_t head[16] = {[3] = 0x0d, [11] = 1, [15] = 100};
+    uint8_t byte;
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, stop, sizeof stop, success, sizeof success);
+    client_send(control, head, sizeof head);
+    fake_front_pump(&f);
+    fake_front_pass_time(&f, FRONT_STALL_USEC);
+    assert_int_equal(client_receive(control, &byte, 1), -1);
+    close(control);
+}
+
+static void what_is_hashed_comes_in_parts_and_is_answered_once(void **state)
+{
+    (void)state;
+    static uint8_t request[8 + 9000] = {[3] = 0x07, [6] = 9000 >> 8, [7] = 9000 & 0xff};
+    memset(request + 8, 'h', 9000);
+    int control = fake_front_connect(&f, CONTROL);
+    client_send(control, request, sizeof request);
+    expect(control, success, sizeof success);
+    assert_int_equal(f.verb, FRONT_HASH_DATA);
+    assert_in_range(f.count, 3, 9);
+    uint8_t more;
+    assert_int_equal(client_receive(control, &more, 1), 0);
+    ask(control, (const uint8_t[]){0, 0, 0, 7, 0, 0, 0, 0}, 8, success, sizeof success); /* of nothing */
+    close(control);
+}
+
+static void a_part_that_fails_is_answered_behind_the_last_one(void **state)
+{
+    (void)state;
+    static const uint8_t request[8 + 9000] = {[3] = 0x07, [6] = 9000 >> 8, [7] = 9000 & 0xff};
+    int control = fake_front_connect(&f, CONTROL);
+    f.outcome = FAIL(TPM);
+    f.failing = 1;
+    client_send(control, request, sizeof request);
+    expect(control, (const uint8_t[]){0, 0, 1, 1}, 4);
+    assert_int_equal(f.count, 1); /* the rest was not hashed */
+    f.outcome = OK;
+    ask(control, (const uint8_t[]){0, 0, 0, 8}, 4, success, sizeof success);
+    close(control);
+}
+
+static void an_answer_larger_than_a_buffer_is_sent_whole(void **state)
+{
+    (void)state;
+    static uint8_t export[4 + 2 * 200000];
+    const uint32_t size = 200000;
+    const uint8_t request[16] = {[3] = 0x0c, [11] = 1};
+    static uint8_t received[16 + 200000];
+    memcpy(export, &size, sizeof size);
+    memset(export + 4, 'p', size);
+    f.export = span_of(export, sizeof export);
+    int control = fake_front_connect(&f, CONTROL);
+    assert_int_equal(setsockopt(control, SOL_SOCKET, SO_RCVBUF, &(int){4096}, sizeof(int)), 0);
+    client_send(control, request, sizeof request);
+    size_t got = 0;
+    for (int tries = 0; got < sizeof received && tries < 1000; tries++) {
+        fake_front_pump(&f);
+        ssize_t some = client_receive(control, received + got, sizeof received - got);
+        assert_true(some >= 0);
+        got += (size_t)some;
+    }
+    assert_int_equal(got, sizeof received);
+    assert_memory_equal(
+        received, ((const uint8_t[16]){[9] = 3, [10] = 0x0d, [11] = 0x40, [13] = 3, [14] = 0x0d, [15] = 0x40}), 16);
+    assert_memory_equal(received + 16, export + 4, size);
+    ask(control, (const uint8_t[]){0, 0, 0, 9}, 4, success, sizeof success); /* and goes on */
+    close(control);
+}
+
+static void one_that_begins_off_answers_so_until_a_reset(void **state)
+{
+    (void)state;
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    front_begin_off(f.front);
+    ask(data, command, sizeof command, failure, sizeof failure);
+    assert_int_equal(f.count, 0);
+    ask(control, init, sizeof init, success, sizeof success);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.verb, FRONT_COMMAND);
+    close(data);
+    close(control);
+}
+
 static void there_is_one_at_a_time(void **state)
 {
     (void)state;
@@ -535,6 +678,13 @@ int main(void)
         FRONT_TEST(a_command_reaches_the_tpm_and_its_response_the_client),
         FRONT_TEST(a_passed_descriptor_is_a_data_connection),
         FRONT_TEST(there_is_one_at_a_time),
+        FRONT_TEST(blobs_are_kept_for_the_next_reset_and_used_once),
+        FRONT_TEST(a_blob_of_nothing_forgets_it),
+        FRONT_TEST(a_client_that_stops_in_a_blob_is_closed),
+        FRONT_TEST(what_is_hashed_comes_in_parts_and_is_answered_once),
+        FRONT_TEST(a_part_that_fails_is_answered_behind_the_last_one),
+        FRONT_TEST(an_answer_larger_than_a_buffer_is_sent_whole),
+        FRONT_TEST(one_that_begins_off_answers_so_until_a_reset),
         FRONT_TEST(a_descriptor_that_is_none_or_no_socket_is_harmless),
         FRONT_TEST(descriptors_do_not_pile_up),
         FRONT_TEST(establishment_is_the_tpms_answer),

@@ -136,7 +136,7 @@ static void control_capabilities_are_the_rows(void **state)
 {
     (void)state;
     const uint8_t request[] = {0, 0, 0, 1};
-    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xbc, 0xaf};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 1, 0xff, 0xff}; /* all there are in swtpm 0.10 */
     struct message message = parse_whole(&protocol_control, request, sizeof request);
     assert_answer(&message, answer, sizeof answer);
 }
@@ -197,24 +197,182 @@ static void control_locality_above_4_is_refused(void **state)
     assert_answer(&message, answer, sizeof answer);
 }
 
-static void control_buffersize_is_answered_as_it_is(void **state)
+/* The outcome of a message, as the front has it. */
+static struct span finish(struct message *message, uint16_t code, const void *response, size_t size)
+{
+    struct span tail = span_empty();
+    assert_non_null(message->finish);
+    message->finish(message, (struct err){code}, span_of(response, size), &tail);
+    return tail;
+}
+
+static void control_buffersize_is_the_tpms(void **state)
 {
     (void)state;
-    const uint8_t query[] = {0, 0, 0, 0x11, 0, 0, 0, 0};
-    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0};
-    struct message message = parse_whole(&protocol_control, query, sizeof query);
+    const uint8_t query[] = {0, 0, 0, 0x11, 0, 0, 0x0f, 0x80};
+    const uint8_t sizes[] = {0x80, 0x0f, 0, 0, 0xf8, 0x0a, 0, 0, 0, 0x10, 0, 0};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0x0f, 0x80, 0, 0, 0x0a, 0xf8, 0, 0, 0x10, 0};
+    const uint8_t failed[] = {0, 0, 0x01, 0x01};
+    struct message message;
+    protocol_control.parse(span_of(query, sizeof query), &at_locality_2, false, &message);
+    assert_int_equal(message.verb, FRONT_BUFFER_SIZE);
+    assert_int_equal(message.number, 0xf80);
+    assert_int_equal(finish(&message, ERR_NONE, sizes, sizeof sizes).size, 0);
     assert_answer(&message, answer, sizeof answer);
+    (void)finish(&message, ERR_NONE, sizes, sizeof sizes - 1);
+    assert_answer(&message, failed, sizeof failed);
+    (void)finish(&message, ERR_LINK_CLOSED, NULL, 0);
+    assert_answer(&message, failed, sizeof failed);
 }
 
 static void control_buffersize_is_not_set_while_running(void **state)
 {
     (void)state;
     const uint8_t request[] = {0, 0, 0, 0x11, 0, 0, 0x0f, 0x80};
+    const uint8_t query[] = {0, 0, 0, 0x11, 0, 0, 0, 0};
     const uint8_t refused[] = {0, 0, 0, 0x0a};
     struct message message = parse(&protocol_control, request, sizeof request);
     assert_answer(&message, refused, sizeof refused);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    message = parse_whole(&protocol_control, query, sizeof query);
+    assert_int_equal(message.verb, FRONT_BUFFER_SIZE);
+}
+
+static void control_needs_a_running_tpm_for_these(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t number;
+        enum front_verb verb;
+    } rows[] = {{0x06, FRONT_HASH_START}, {0x08, FRONT_HASH_END}, {0x0a, FRONT_STORE_VOLATILE}};
+    const uint8_t off[] = {0, 0, 0, 0x0a};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint8_t request[] = {0, 0, 0, rows[i].number};
+        struct message message = parse_whole(&protocol_control, request, sizeof request);
+        assert_int_equal(message.verb, rows[i].verb);
+        protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+        assert_int_equal(message.verb, FRONT_NOTHING);
+        assert_answer(&message, off, sizeof off);
+    }
+}
+
+static void control_lock_is_asked_of_whoever_holds_the_state(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 0x13, 0, 0, 1, 0x2c};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_LOCK);
+    assert_int_equal(message.failure, TPM_FAIL);
+}
+
+static void control_hashed_bytes_follow(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 0x07, 0, 1, 0, 0, 0xaa};
+    const uint8_t off[] = {0, 0, 0, 0x0a};
+    struct message message = parse_whole(&protocol_control, request, 8);
+    assert_int_equal(message.follows, FOLLOWS_HASHED);
+    assert_int_equal(message.follow_size, 0x10000);
+    assert_int_equal(parse(&protocol_control, request, sizeof request).size, 8);
     protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
-    assert_int_equal(message.answer_size, 16);
+    assert_int_equal(message.follows, FOLLOWS_NOTHING);
+    assert_answer(&message, off, sizeof off);
+}
+
+static void control_info_is_answered_in_pieces(void **state)
+{
+    (void)state;
+    uint8_t request[20] = {0, 0, 0, 0x12, 0, 0, 0, 0, 0, 0, 0, 5};
+    const uint8_t first[] = {0, 0, 0, 0, 0, 0, 0x0f, 0xa0, 0, 0, 0x0c, 0};
+    const uint8_t rest[] = {0, 0, 0, 0, 0, 0, 0x0f, 0xa0, 0, 0, 0x03, 0xa0};
+    const uint8_t behind[] = {0, 0, 0, 3};
+    static const char text[4000] = "{";
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_INFO);
+    assert_int_equal(message.number, 5);
+    struct span tail = finish(&message, ERR_NONE, text, sizeof text);
+    assert_answer(&message, first, sizeof first);
+    assert_int_equal(tail.size, 3072);
+    assert_ptr_equal(tail.data, text);
+    request[14] = 0x0c; /* offset 3072 */
+    message = parse(&protocol_control, request, sizeof request);
+    tail = finish(&message, ERR_NONE, text, sizeof text);
+    assert_answer(&message, rest, sizeof rest);
+    assert_ptr_equal(tail.data, text + 3072);
+    request[14] = 0x0f, request[15] = 0x9f; /* of the NUL */
+    message = parse(&protocol_control, request, sizeof request);
+    assert_int_equal(finish(&message, ERR_NONE, text, sizeof text).size, 0);
+    assert_answer(&message, behind, sizeof behind);
+}
+
+static const uint8_t export[] = {3, 0, 0, 0, 'a', 'b', 'c', 'd', 'e'};
+
+static void control_blobs_are_the_parts_of_an_export(void **state)
+{
+    (void)state;
+    uint8_t request[16] = {0, 0, 0, 0x0c, 0, 0, 0, 1, 0, 0, 0, 1};
+    const uint8_t permanent[16] = {[11] = 3, [15] = 3};
+    const uint8_t volatile_state[16] = {[11] = 1, [15] = 1};
+    const uint8_t failed[16] = {[3] = 9};
+    struct message message = parse_whole(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_EXPORT);
+    struct span tail = finish(&message, ERR_NONE, export, sizeof export);
+    assert_answer(&message, permanent, sizeof permanent); /* with flags 0: it is sealed all the same */
+    assert_int_equal(tail.size, 3);
+    assert_memory_equal(tail.data, "abc", 3);
+    request[11] = 2, request[15] = 1; /* the volatile one, from offset 1 on */
+    message = parse(&protocol_control, request, sizeof request);
+    tail = finish(&message, ERR_NONE, export, sizeof export);
+    assert_answer(&message, volatile_state, sizeof volatile_state);
+    assert_int_equal(tail.size, 1);
+    assert_memory_equal(tail.data, "e", 1);
+    request[15] = 200;
+    message = parse(&protocol_control, request, sizeof request);
+    assert_int_equal(finish(&message, ERR_NONE, export, sizeof export).size, 0);
+    assert_int_equal(finish(&message, ERR_TPM_FAILED, NULL, 0).size, 0);
+    assert_answer(&message, failed, sizeof failed);
+    assert_int_equal(finish(&message, ERR_NONE, export, 6).size, 0); /* cut */
+    assert_answer(&message, failed, sizeof failed);
+}
+
+static void control_blobs_that_are_not_there(void **state)
+{
+    (void)state;
+    uint8_t request[16] = {0, 0, 0, 0x0c, [11] = 3};
+    const uint8_t none[16] = {[2] = 8};
+    const uint8_t bad[16] = {[3] = 3};
+    const uint8_t off[16] = {[3] = 0x0a};
+    struct message message = parse(&protocol_control, request, sizeof request);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_answer(&message, none, sizeof none);
+    request[11] = 4;
+    message = parse(&protocol_control, request, sizeof request);
+    assert_answer(&message, bad, sizeof bad);
+    request[11] = 1;
+    protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+    assert_answer(&message, off, sizeof off);
+}
+
+static void control_blobs_follow(void **state)
+{
+    (void)state;
+    uint8_t request[17] = {0, 0, 0, 0x0d, [11] = 2, [14] = 1};
+    const uint8_t running[] = {0, 0, 0, 0x0a};
+    const uint8_t bad[] = {0, 0, 0, 3};
+    struct message message = parse(&protocol_control, request, sizeof request);
+    assert_answer(&message, running, sizeof running);
+    protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+    assert_int_equal(message.size, 16);
+    assert_int_equal(message.follows, FOLLOWS_BLOB);
+    assert_int_equal(message.follow_size, 256);
+    assert_int_equal(message.blob, 1);
+    request[12] = 1; /* 16 MiB */
+    protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+    assert_answer(&message, bad, sizeof bad);
+    assert_int_equal(message.follows, FOLLOWS_NOTHING);
+    request[12] = 0, request[11] = 3; /* of which there is none */
+    protocol_control.parse(span_of(request, sizeof request), &at_locality_2, false, &message);
+    assert_answer(&message, bad, sizeof bad);
 }
 
 static void control_cancel_has_an_answer_and_no_effect(void **state)
@@ -230,7 +388,7 @@ static void control_cancel_has_an_answer_and_no_effect(void **state)
 static void control_unknown_commands_are_bad_ordinals(void **state)
 {
     (void)state;
-    const uint32_t numbers[] = {0, 6, 7, 8, 0x0a, 0x0c, 0x0d, 0x12, 0x13, 0x14, 0xffffffff};
+    const uint32_t numbers[] = {0, 0x14, 0x100, 0xffffffff};
     const uint8_t refused[] = {0, 0, 0, 0x0a};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         uint8_t request[20] = {(uint8_t)(numbers[i] >> 24), (uint8_t)(numbers[i] >> 16), (uint8_t)(numbers[i] >> 8),
@@ -248,12 +406,16 @@ static void control_establishment_is_asked_of_the_tpm(void **state)
     (void)state;
     const uint8_t get[] = {0, 0, 0, 4};
     const uint8_t reset[] = {0, 0, 0, 0x0b, 3, 0, 0, 0};
-    const uint8_t answer[8] = {0};
+    const uint8_t answer[8] = {[4] = 1};
+    const uint8_t failed[8] = {[2] = 1, [3] = 1};
     const uint8_t off[] = {0, 0, 0, 0x0a};
     const uint8_t bad_locality[] = {0, 0, 0, 0x3d};
     struct message message = parse_whole(&protocol_control, get, sizeof get);
     assert_int_equal(message.verb, FRONT_ESTABLISHED);
+    (void)finish(&message, ERR_NONE, &(const uint8_t){1}, 1);
     assert_answer(&message, answer, 8);
+    (void)finish(&message, ERR_LINK_CLOSED, NULL, 0);
+    assert_answer(&message, failed, 8);
     message = parse_whole(&protocol_control, reset, 5);
     assert_int_equal(message.verb, FRONT_RESET_ESTABLISHED);
     assert_int_equal(message.locality, 3);
@@ -423,7 +585,14 @@ int main(void)
         cmocka_unit_test(control_surplus_is_a_bad_parameter),
         cmocka_unit_test(control_locality_in_both_forms),
         cmocka_unit_test(control_locality_above_4_is_refused),
-        cmocka_unit_test(control_buffersize_is_answered_as_it_is),
+        cmocka_unit_test(control_buffersize_is_the_tpms),
+        cmocka_unit_test(control_needs_a_running_tpm_for_these),
+        cmocka_unit_test(control_lock_is_asked_of_whoever_holds_the_state),
+        cmocka_unit_test(control_hashed_bytes_follow),
+        cmocka_unit_test(control_info_is_answered_in_pieces),
+        cmocka_unit_test(control_blobs_are_the_parts_of_an_export),
+        cmocka_unit_test(control_blobs_that_are_not_there),
+        cmocka_unit_test(control_blobs_follow),
         cmocka_unit_test(control_buffersize_is_not_set_while_running),
         cmocka_unit_test(control_cancel_has_an_answer_and_no_effect),
         cmocka_unit_test(control_unknown_commands_are_bad_ordinals),

@@ -21,7 +21,7 @@ static unsigned relink_count;
 static unsigned shutdown_count;
 static unsigned done_count;
 static struct err done_result;
-static uint8_t done_response[TPM_MESSAGE_MAX];
+static uint8_t done_response[3 * TPM_MESSAGE_MAX];
 static size_t done_size;
 
 void __wrap_front_done(struct front *front, struct err result, struct span response);
@@ -123,9 +123,18 @@ static void link_up(void)
     assert_int_equal(tunnel.step, TUNNEL_LINKED);
 }
 
+static void ask_with(enum front_verb verb, struct span command, uint64_t number)
+{
+    const struct front_request request = {.verb = verb, .locality = 2, .command = command, .number = number};
+    const struct front_owner owner = tunnel_owner(&tunnel);
+    sent_size = 0;
+    owner.perform(owner.ctx, &request);
+}
+
 static void ask(enum front_verb verb)
 {
-    const struct front_request request = {verb, 2, verb == FRONT_COMMAND ? span_of("a command", 9) : span_empty()};
+    const struct front_request request = {
+        .verb = verb, .locality = 2, .command = verb == FRONT_COMMAND ? span_of("a command", 9) : span_empty()};
     const struct front_owner owner = tunnel_owner(&tunnel);
     sent_size = 0;
     owner.perform(owner.ctx, &request);
@@ -142,7 +151,7 @@ static size_t open_request(uint8_t *out_plaintext)
 
 static void respond(uint16_t code, const void *response, size_t size)
 {
-    uint8_t plaintext[64] = {(uint8_t)code, (uint8_t)(code >> 8)};
+    uint8_t plaintext[K2_MESSAGE_MAX] = {(uint8_t)code, (uint8_t)(code >> 8)};
     uint8_t bytes[TUNNEL_RECORD_MAX];
     struct writer record = writer_of(bytes, sizeof bytes);
     if (size) memcpy(plaintext + 4, response, size);
@@ -167,6 +176,140 @@ static void a_command_crosses_and_its_response(void **state)
     assert_ok(done_result);
     assert_int_equal(done_size, 10);
     assert_memory_equal(done_response, "a response", 10);
+}
+
+static void verbs_of_one_request_carry_what_they_need(void **state)
+{
+    (void)state;
+    static const struct {
+        enum front_verb verb;
+        enum k2_verb sent;
+        size_t size; /* bytes behind the head */
+        uint8_t locality;
+    } rows[] = {
+        {FRONT_HASH_START, K2_HASH_START, 0, 0},
+        {FRONT_HASH_DATA, K2_HASH_DATA, 4, 0},
+        {FRONT_HASH_END, K2_HASH_END, 0, 0},
+        {FRONT_BUFFER_SIZE, K2_BUFFER_SIZE, 4, 0},
+        {FRONT_INFO, K2_INFO, 4, 0},
+        {FRONT_STORE_VOLATILE, K2_STORE_VOLATILE, 0, 0},
+        {FRONT_LOCK, K2_LOCK, 0, 0},
+        {FRONT_ESTABLISHED, K2_ESTABLISHED, 0, 0},
+        {FRONT_RESET_ESTABLISHED, K2_RESET_ESTABLISHED, 0, 2},
+    };
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    link_up();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        ask_with(rows[i].verb, span_of("\x05\0\0\0", 4), 5);
+        assert_int_equal(sent_verb, rows[i].sent);
+        assert_int_equal(open_request(plaintext), 4 + rows[i].size);
+        assert_int_equal(plaintext[0], rows[i].sent);
+        assert_int_equal(plaintext[1], rows[i].locality);
+        if (rows[i].size) assert_memory_equal(plaintext + 4, "\x05\0\0\0", 4);
+        respond(0, NULL, 0);
+        assert_int_equal(done_count, i + 1);
+    }
+}
+
+static void an_export_is_read_to_its_end(void **state)
+{
+    (void)state;
+    static uint8_t parts[5000];
+    const uint8_t sizes[8] = {0x88, 0x13, [4] = 0}; /* 5000 and 0 */
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    memset(parts, 'x', sizeof parts);
+    link_up();
+    ask(FRONT_EXPORT);
+    open_request(plaintext);
+    respond(0, sizes, sizeof sizes);
+    assert_int_equal(sent_verb, K2_EXPORT_READ);
+    assert_int_equal(open_request(plaintext), 8);
+    respond(0, parts, 4092);
+    assert_int_equal(done_count, 0);
+    assert_int_equal(open_request(plaintext), 8);
+    assert_memory_equal(plaintext + 4, "\xfc\x0f\0\0", 4); /* offset 4092 */
+    respond(0, parts + 4092, 5000 - 4092);
+    assert_int_equal(done_count, 1);
+    assert_ok(done_result);
+    assert_int_equal(done_size, 4 + 5000);
+    assert_memory_equal(done_response, sizes, 4);
+    assert_memory_equal(done_response + 4, parts, 5000);
+}
+
+static void an_export_that_breaks_off_is_none(void **state)
+{
+    (void)state;
+    const uint8_t sizes[8] = {100};
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    link_up();
+    ask(FRONT_EXPORT);
+    open_request(plaintext);
+    respond(0, sizes, sizeof sizes);
+    open_request(plaintext);
+    respond(ERR_STATE_MISSING, NULL, 0);
+    assert_int_equal(done_result.code, ERR_STATE_MISSING);
+    assert_int_equal(done_size, 0);
+    ask(FRONT_EXPORT);
+    open_request(plaintext);
+    respond(0, sizes, sizeof sizes);
+    open_request(plaintext);
+    respond(0, plaintext, 101); /* more than there is */
+    assert_int_equal(done_result.code, ERR_LINK_ORDER);
+    assert_int_equal(done_count, 2);
+}
+
+static void what_a_client_gave_goes_in_before_the_reset(void **state)
+{
+    (void)state;
+    static uint8_t bundle[K2_PART_MAX + 10];
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    link_up();
+    ask_with(FRONT_RESET, span_of(bundle, sizeof bundle), 0);
+    assert_int_equal(sent_verb, K2_BUNDLE);
+    assert_int_equal(open_request(plaintext), 4 + 8 + K2_PART_MAX);
+    respond(0, NULL, 0);
+    assert_int_equal(sent_verb, K2_BUNDLE);
+    assert_int_equal(open_request(plaintext), 4 + 8 + 10);
+    respond(0, NULL, 0);
+    assert_int_equal(sent_verb, K2_RESET);
+    open_request(plaintext);
+    assert_int_equal(done_count, 0);
+    respond(ERR_STATE_OLD, NULL, 0);
+    assert_int_equal(done_result.code, ERR_STATE_OLD);
+}
+
+static void a_part_that_is_refused_ends_the_reset(void **state)
+{
+    (void)state;
+    static uint8_t bundle[2 * K2_PART_MAX];
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    link_up();
+    ask_with(FRONT_RESET, span_of(bundle, sizeof bundle), 0);
+    open_request(plaintext);
+    respond(ERR_VERB_STATE, NULL, 0);
+    assert_int_equal(done_count, 1);
+    assert_int_equal(done_result.code, ERR_VERB_STATE);
+}
+
+/* QEMU asks before the reset that may bring the TPM back. */
+static void the_buffer_size_is_told_without_a_link_too(void **state)
+{
+    (void)state;
+    const uint8_t first[12] = {0, 0x10, [5] = 0x10, [9] = 0x10};
+    const uint8_t later[12] = {0x80, 0x0f, [4] = 0xf8, 0x0a, [9] = 0x10};
+    uint8_t plaintext[TUNNEL_RECORD_MAX];
+    ask_with(FRONT_BUFFER_SIZE, span_empty(), 0);
+    assert_ok(done_result);
+    assert_int_equal(done_size, sizeof first);
+    assert_memory_equal(done_response, first, sizeof first);
+    link_up();
+    ask_with(FRONT_BUFFER_SIZE, span_empty(), 0xf80);
+    open_request(plaintext);
+    respond(0, later, sizeof later);
+    tunnel_fail(&tunnel, FAIL(PEER_CLOSED));
+    ask_with(FRONT_BUFFER_SIZE, span_empty(), 0);
+    assert_ok(done_result);
+    assert_memory_equal(done_response, later, sizeof later);
 }
 
 static void nothing_is_left_in_the_clear(void **state)
@@ -348,6 +491,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TUNNEL_TEST(a_command_crosses_and_its_response),
         TUNNEL_TEST(nothing_is_left_in_the_clear),
+        TUNNEL_TEST(verbs_of_one_request_carry_what_they_need),
+        TUNNEL_TEST(an_export_is_read_to_its_end),
+        TUNNEL_TEST(an_export_that_breaks_off_is_none),
+        TUNNEL_TEST(what_a_client_gave_goes_in_before_the_reset),
+        TUNNEL_TEST(a_part_that_is_refused_ends_the_reset),
+        TUNNEL_TEST(the_buffer_size_is_told_without_a_link_too),
         TUNNEL_TEST(a_code_of_the_enclave_is_a_failure),
         TUNNEL_TEST(without_a_link_commands_fail_and_a_reset_waits_for_one),
         TUNNEL_TEST(after_a_lost_link_commands_fail_until_the_reset),
