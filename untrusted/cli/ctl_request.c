@@ -65,9 +65,8 @@ json_t *ctl_instance_arguments(const struct ctl_request *request)
     return json_pack("{s:s}", "instance", request->instance);
 }
 
-struct err ctl_add_start_arguments(const struct ctl_request *request, json_t *arguments, struct explanation *why)
+struct err ctl_add_listen(const struct ctl_request *request, json_t *arguments, struct explanation *why)
 {
-    if (request->no_start) ENSURE(json_object_set_new(arguments, "start", json_false()) == 0, NO_MEMORY);
     if (request->listen_count == 0) return OK;
     json_t *listen = json_array();
     ENSURE(json_object_set_new(arguments, "listen", listen) == 0, NO_MEMORY);
@@ -75,4 +74,10 @@ struct err ctl_add_start_arguments(const struct ctl_request *request, json_t *ar
         if (json_array_append_new(listen, json_string(request->listen[i])) != 0)
             return explain(why, FAIL(USAGE), "--listen: the address is not UTF-8");
     return OK;
+}
+
+struct err ctl_add_start_arguments(const struct ctl_request *request, json_t *arguments, struct explanation *why)
+{
+    if (request->no_start) ENSURE(json_object_set_new(arguments, "start", json_false()) == 0, NO_MEMORY);
+    return ctl_add_listen(request, arguments, why);
 }

@@ -24,7 +24,7 @@ struct ctl_request {
     const char *since_text, *timeout_text;
     json_int_t since;
     unsigned timeout; /* seconds; 0: the command's own */
-    bool json, no_start, deleted, declare_dead, all, force, has_since, list, remove, operator;
+    bool json, no_start, deleted, declare_dead, all, force, has_since, list, remove, operator, incoming;
     struct ctl ctl;
 };
 
@@ -39,6 +39,8 @@ struct err ctl_ask_told(struct ctl_request *request, const char *verb, json_t *a
                         struct explanation *why);
 /* {"instance": ...} */
 json_t *ctl_instance_arguments(const struct ctl_request *request);
+/* listen, if it was said. ERR_USAGE, ERR_NO_MEMORY. */
+struct err ctl_add_listen(const struct ctl_request *request, json_t *arguments, struct explanation *why);
 /* listen and start, as create and clone have them. ERR_USAGE, ERR_NO_MEMORY. */
 struct err ctl_add_start_arguments(const struct ctl_request *request, json_t *arguments, struct explanation *why);
 

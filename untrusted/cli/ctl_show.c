@@ -66,6 +66,10 @@ void ctl_show_instance(const json_t *instance, FILE *out)
     for (size_t i = 0; i < json_array_size(listen); i++)
         if (json_is_string(json_array_get(listen, i)))
             print_line("listens at", shown_text(json_string_value(json_array_get(listen, i))).text, out);
+    const json_t *incoming = json_object_get(json_object_get(instance, "incoming"), "listen");
+    for (size_t i = 0; i < json_array_size(incoming); i++)
+        if (json_is_string(json_array_get(incoming, i)))
+            print_line("incoming at", shown_text(json_string_value(json_array_get(incoming, i))).text, out);
 }
 
 /* The columns of a list; the first is the label's, as wide as the longest one. */

@@ -78,6 +78,8 @@ static struct err run_start(struct ctl_request *request, struct explanation *why
     json_t *instance DEFER(ctl_json_close) = NULL;
     json_t *arguments = ctl_instance_arguments(request);
     if (request->declare_dead) (void)json_object_set_new(arguments, "declare-dead", json_true());
+    if (request->incoming) (void)json_object_set_new(arguments, "incoming", json_true());
+    TRY(ctl_add_listen(request, arguments, why));
     TRY(ctl_ask_told(request, "start", arguments, &instance, why));
     return ctl_print(request, instance, ctl_show_outcome, why);
 }
@@ -359,6 +361,7 @@ enum option_number {
     OPERATOR,
     SIGNATURE,
     OUT,
+    INCOMING,
     HELP,
     VERSION,
     OPTION_COUNT
@@ -391,6 +394,7 @@ static const struct option long_options[] = {
     {"operator", no_argument, NULL, OPERATOR},
     {"signature", required_argument, NULL, SIGNATURE},
     {"out", required_argument, NULL, OUT},
+    {"incoming", no_argument, NULL, INCOMING},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
@@ -424,7 +428,7 @@ static const struct command {
      run_import},
     {"list", {0}, 0, BIT(DELETED), false, run_list},
     {"show", {"instance"}, 1, 0, false, run_show},
-    {"start", {"instance"}, 1, BIT(DECLARE_DEAD), false, run_start},
+    {"start", {"instance"}, 1, BIT(DECLARE_DEAD) | BIT(INCOMING) | BIT(LISTEN), false, run_start},
     {"stop", {"instance"}, 1, BIT(ALL), false, run_stop},
     {"suspend", {"instance"}, 1, 0, false, run_suspend},
     {"declare-dead", {"instance"}, 1, 0, false, run_declare_dead},
@@ -449,7 +453,7 @@ static const char usage[] =
     "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never]\n"
     "  list [--deleted]\n"
     "  show INSTANCE\n"
-    "  start INSTANCE [--declare-dead]\n"
+    "  start INSTANCE [--declare-dead | --incoming [--listen ADDRESS]...]\n"
     "  stop INSTANCE | stop --all\n"
     "  suspend INSTANCE\n"
     "  declare-dead INSTANCE\n"
@@ -495,7 +499,8 @@ static struct err take_option(int option, const char *argument, struct ctl_reque
                                        [FORCE] = &request->force,
                                        [LIST] = &request->list,
                                        [DELETE] = &request->remove,
-                                       [OPERATOR] = &request->operator, };
+                                       [OPERATOR] = &request->operator,
+                                       [INCOMING] = & request->incoming };
     if (texts[option]) *texts[option] = argument;
     if (flags[option]) *flags[option] = true;
     if (option != LISTEN) return OK;

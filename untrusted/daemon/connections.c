@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/front/address.h"
 #include "untrusted/host/log.h"
@@ -52,6 +53,10 @@ static void leave_instance(struct connection *c)
     struct instance *instance = c->instance;
     if (!instance) return;
     c->instance = NULL;
+    if (c->incoming) {
+        incoming_disconnected(c->incoming);
+        return;
+    }
     if (instance->front == c) instance->front = NULL;
     if (instance->connection != c) return;
     instance->connection = NULL;
@@ -215,6 +220,7 @@ static struct err take_hello(struct connection *c, struct span body)
     struct instance *instance = roster_find(&c->supervisor->roster, &hello.id);
     ENSURE(instance, NO_INSTANCE);
     ENSURE(instance->row.state != MANAGER_DELETED, DELETED);
+    if (incoming_is(instance, c->pid)) return incoming_greeted(instance->incoming, c, &hello);
     bool known = instance->process && instance->identity.pid == c->pid;
     TRY(take_process(c, instance, hello.serving));
     c->instance = instance;
@@ -352,21 +358,31 @@ static struct err take_health(struct connection *c, struct span body)
     return OK;
 }
 
+/* Of a process that has nothing to tell of the instance yet. */
+static struct err ignore(struct connection *c, struct span body)
+{
+    (void)c, (void)body;
+    return OK;
+}
+
 static const struct frame_row {
     enum wire_kind kind;
-    bool first; /* as the first frame of a connection, else later */
-    bool front; /* from vtpm-front, else from vtpm-instance */
+    bool first;    /* as the first frame of a connection, else later */
+    bool front;    /* from vtpm-front, else from vtpm-instance */
+    bool incoming; /* which is to take over, else which serves */
     struct err (*take)(struct connection *c, struct span body);
 } frame_rows[] = {
-    {WIRE_HELLO_INSTANCE, true, false, take_hello},
-    {WIRE_HELLO_FRONT, true, false, take_hello_front},
-    {WIRE_HELLO_FRONT, false, true, take_hello_front}, /* with a new share */
-    {WIRE_PEER, false, false, take_peer},
-    {WIRE_COMMIT, false, false, take_commit},
-    {WIRE_RECEIPT, false, false, take_receipt},
-    {WIRE_HEALTH, false, false, take_health},
-    {WIRE_REFUSED, false, false, take_refused},
-    {WIRE_STOP_REFUSED, false, false, take_stop_refused},
+    {WIRE_HELLO_INSTANCE, true, false, false, take_hello},
+    {WIRE_HELLO_FRONT, true, false, false, take_hello_front},
+    {WIRE_HELLO_FRONT, false, true, false, take_hello_front}, /* with a new share */
+    {WIRE_PEER, false, false, false, take_peer},
+    {WIRE_PEER, false, false, true, take_peer},
+    {WIRE_COMMIT, false, false, false, take_commit},
+    {WIRE_RECEIPT, false, false, false, take_receipt},
+    {WIRE_HEALTH, false, false, false, take_health},
+    {WIRE_HEALTH, false, false, true, ignore},
+    {WIRE_REFUSED, false, false, false, take_refused},
+    {WIRE_STOP_REFUSED, false, false, false, take_stop_refused},
 };
 
 static struct err take_frame(struct connection *c, const struct wire_frame *frame)
@@ -376,8 +392,8 @@ static struct err take_frame(struct connection *c, const struct wire_frame *fram
     c->hello = sd_event_source_disable_unref(c->hello);
     for (size_t i = 0; i < sizeof frame_rows / sizeof frame_rows[0]; i++) {
         const struct frame_row *row = &frame_rows[i];
-        if (row->kind == frame->kind && row->first == first && row->front == c->is_front)
-            return row->take(c, frame->body);
+        const bool from = row->front == c->is_front && row->incoming == (c->incoming != NULL);
+        if (row->kind == frame->kind && row->first == first && from) return row->take(c, frame->body);
     }
     return FAIL(PROTOCOL);
 }
@@ -391,7 +407,8 @@ static void on_frame(void *ctx, const struct wire_frame *frame)
     if (!result.code || s->connections[index] != c) return; /* it may be gone by now */
     log_line(LOG_LEVEL_WARNING, "%s: process %d (user %u) is refused: %s",
              c->instance ? c->instance->row.label : "daemon.sock", (int)c->pid, (unsigned)c->uid, err_sentence(result));
-    if (c->instance && !c->is_front) lifecycle_refused(c->instance, result);
+    if (c->instance && !c->is_front && !c->incoming) lifecycle_refused(c->instance, result);
+    if (c->incoming) incoming_refused(c->incoming, result);
     connections_refuse(c, result);
 }
 

@@ -28,6 +28,7 @@ struct connection {
     bool is_front;              /* vtpm-front */
     bool separate;              /* vtpm-instance whose front-end is a vtpm-front */
     struct instance *instance;  /* once it is greeted */
+    struct incoming *incoming;  /* it is that of instance */
     bool has_share;             /* of the front-end, not used yet */
     uint8_t share[X25519_SIZE]; /* of the front-end */
 };

@@ -258,7 +258,8 @@ struct err effects_read_status(struct reader *r, struct manager_status *out_stat
     return OK;
 }
 
-struct err effects_read_started(struct reader *r, struct link_binding *out_binding, uint8_t out_share[X25519_SIZE])
+struct err effects_read_started(struct reader *r, struct link_binding *out_binding, bool *out_incoming,
+                                uint8_t out_share[X25519_SIZE])
 {
     struct link_binding binding = {0};
     uint8_t kind = 0;
@@ -266,7 +267,8 @@ struct err effects_read_started(struct reader *r, struct link_binding *out_bindi
     TRY(read_u64(r, &binding.epoch));
     TRY(read_u64(r, &binding.start));
     TRY(read_u8(r, &kind));
-    TRY(read_padding(r, 7));
+    TRY(read_flag(r, out_incoming));
+    TRY(read_padding(r, 6));
     ENSURE(kind == LINK_K2_NAMED || kind == LINK_K2_ENROLLED, BAD_VALUE);
     binding.kind = kind;
     TRY(read_bytes(r, out_share, X25519_SIZE));

@@ -95,4 +95,5 @@ struct manager_status {
 struct err effects_read_row(struct reader *r, struct manager_row *out_row);
 struct err effects_read_status(struct reader *r, struct manager_status *out_status);
 /* The fields of MANAGER_STARTED. */
-struct err effects_read_started(struct reader *r, struct link_binding *out_binding, uint8_t out_share[X25519_SIZE]);
+struct err effects_read_started(struct reader *r, struct link_binding *out_binding, bool *out_incoming,
+                                uint8_t out_share[X25519_SIZE]);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/daemon/incoming.h"
+
 void held_state_drop(struct held_state *state)
 {
     free(state->bytes);
@@ -94,6 +96,8 @@ void roster_free(struct roster *roster)
     for (size_t i = 0; i < roster->count; i++) {
         struct instance *instance = roster->list[i];
         json_decref(instance->listen);
+        json_decref(instance->listens_now);
+        incoming_free(instance->incoming);
         process_close(&instance->process);
         held_state_drop(&instance->held);
         held_state_drop(&instance->candidate);

@@ -16,6 +16,7 @@ struct supervisor;
 struct connection;
 struct instance;
 struct creation;
+struct incoming;
 
 enum phase {
     PHASE_IDLE,     /* no process of it is known to run */
@@ -65,8 +66,11 @@ struct instance {
     bool waits;                    /* the act, for the process of the start before to end */
     sd_event_source *answer_timer; /* of the act */
     struct connection *connection;
-    struct connection *front; /* a separate front-end that registered */
-    struct process *process;  /* that serves it, or is about to */
+    struct connection *front;  /* a separate front-end that registered */
+    struct process *process;   /* that serves it, or is about to */
+    struct incoming *incoming; /* another one, that may take over; or NULL */
+    bool fenced;               /* it has, and vtpmd has not heard of it yet */
+    json_t *listens_now;       /* addresses of a process that took over, or NULL: as usual */
     struct store_process identity;
     bool has_identity;
     struct held_state held;

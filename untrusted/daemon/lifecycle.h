@@ -21,6 +21,7 @@
 void lifecycle_greeted(struct instance *instance);        /* a blank enclave is connected */
 void lifecycle_started(struct instance *instance);        /* it serves */
 void lifecycle_resumed(struct instance *instance);        /* it serves, as it did before */
+void lifecycle_taken_over(struct instance *instance);     /* it serves, by the process that was incoming */
 void lifecycle_create_enclave(struct instance *instance); /* the manager asks for its enclave */
 void lifecycle_spawned(struct instance *instance);        /* its process was started */
 void lifecycle_receipt(struct instance *instance, struct span receipt);

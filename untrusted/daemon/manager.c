@@ -161,10 +161,11 @@ static struct err on_reply(struct manager *m, uint16_t verb, struct err code, ui
 static struct err on_started(struct manager *m, struct err code, struct reader *r)
 {
     struct link_told told;
+    bool incoming = false;
     ENSURE(!code.code, BAD_VALUE);
-    TRY(effects_read_started(r, &told.binding, told.enclave_share));
+    TRY(effects_read_started(r, &told.binding, &incoming, told.enclave_share));
     TRY(reader_end(r));
-    m->listener.started(m->listener.ctx, &told);
+    (incoming ? m->listener.incoming : m->listener.started)(m->listener.ctx, &told);
     return OK;
 }
 
@@ -184,10 +185,12 @@ static struct err on_event(struct manager *m, uint16_t event, struct err code, s
         m->ready = true;
         return reader_end(r);
     }
-    ENSURE(event == MANAGER_RESUMED || event == MANAGER_REFUSED, BAD_VALUE);
+    ENSURE(event == MANAGER_RESUMED || event == MANAGER_REDEEMED || event == MANAGER_REFUSED, BAD_VALUE);
     TRY(read_channel(r, &channel, &id));
     if (event == MANAGER_RESUMED)
         m->listener.resumed(m->listener.ctx, channel, &id);
+    else if (event == MANAGER_REDEEMED)
+        m->listener.redeemed(m->listener.ctx, channel, &id);
     else
         m->listener.refused(m->listener.ctx, channel, &id, code);
     return OK;

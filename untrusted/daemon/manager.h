@@ -39,6 +39,8 @@ struct manager_listener {
     struct err (*anchor)(void *ctx, const struct manager_exchange *exchange);
     void (*close)(void *ctx, uint64_t channel, struct err why);
     void (*started)(void *ctx, const struct link_told *told);
+    void (*incoming)(void *ctx, const struct link_told *told); /* the same, of one that may take over */
+    void (*redeemed)(void *ctx, uint64_t channel, const struct instance_id *id); /* it has */
     void (*resumed)(void *ctx, uint64_t channel, const struct instance_id *id);
     void (*refused)(void *ctx, uint64_t channel, const struct instance_id *id, struct err why);
     /* The manager is lost, after its start was over; before, the functions of the start say so. */

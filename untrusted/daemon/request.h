@@ -56,6 +56,7 @@ struct request {
     bool deleted;
     bool declare_dead;
     bool wait;
+    bool incoming;
     bool force;
     bool progress;
     uint64_t since;

@@ -1,5 +1,6 @@
 #include "untrusted/daemon/spawn.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -106,14 +107,13 @@ static struct err make_directory(const struct instance *instance)
 
 void spawn_remove_directory(const struct instance *instance)
 {
-    static const char *const names[] = {"tpm.sock", "tpm.sock.ctrl", "front.sock"};
-    char path[2 * TEXT_SIZE];
     char directory[TEXT_SIZE];
     (void)directory_of(instance, directory);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        (void)snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        (void)unlink(path);
-    }
+    DIR *entries = opendir(directory);
+    if (!entries) return;
+    for (const struct dirent *entry = readdir(entries); entry; entry = readdir(entries))
+        if (entry->d_type == DT_SOCK) (void)unlinkat(dirfd(entries), entry->d_name, 0);
+    (void)closedir(entries);
     (void)rmdir(directory);
 }
 
@@ -174,6 +174,23 @@ static void write_command_line(const struct instance *instance, const json_t *li
         add_option(line, "--front", line->front);
     else
         add_addresses(line, listen);
+}
+
+/* Each start has a path of its own: the one that it takes over from goes on listening on another. */
+json_t *spawn_incoming_addresses(const struct instance *instance)
+{
+    return json_pack("[o]",
+                     json_sprintf("swtpm:unix:%s/instances/%s/tpm-%llu.sock", instance->supervisor->config->run_dir,
+                                  instance->row.label, (unsigned long long)instance->row.start + 1));
+}
+
+struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity)
+{
+    struct command_line line = {.count = 0};
+    write_command_line(instance, listen, &line);
+    add(&line, "--incoming");
+    TRY(make_directory(instance));
+    return process_spawn(line.arguments, out_identity);
 }
 
 static struct err spawn(struct instance *instance)

@@ -11,6 +11,10 @@
 /* listen: an array of addresses. On an error *out_reason says what is wrong with it. ERR_BAD_VALUE, ERR_LABEL_BAD. */
 struct err spawn_check(const struct supervisor *supervisor, const char *label, const json_t *listen,
                        const char **out_reason);
+/* A process beside the one that serves the instance, at once: it takes over, or ends. ERR_SYSTEM, and errno says why. */
+struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity);
+/* Where such a process listens if nobody says otherwise: a new reference. */
+json_t *spawn_incoming_addresses(const struct instance *instance);
 void spawn_enqueue(struct instance *instance);
 /* It serves, or does not start: another one may. */
 void spawn_finished(struct instance *instance);

@@ -236,6 +236,32 @@ void lifecycle_resumed(struct instance *instance)
     stop_end_holder(i);
 }
 
+static void on_taken_row(void *ctx, struct err result, struct reader *results)
+{
+    struct instance *i = ctx;
+    if (!i->supervisor->ending) (void)lifecycle_take_row(i, result, results);
+}
+
+void lifecycle_taken_over(struct instance *instance)
+{
+    struct instance *i = instance;
+    if (i->act.kind != ACT_NONE)
+        lifecycle_finish(i, FAIL(VERB_STATE), "another process of it has taken over meanwhile");
+    lifecycle_set_timer(i, 0, NULL);
+    lifecycle_set_reason(i, NULL);
+    i->row.state = MANAGER_HELD;
+    i->phase = PHASE_SERVING;
+    i->serving_since = lifecycle_now_usec();
+    i->health = HEALTH_SERVING;
+    i->fenced = i->rebuilding = false;
+    if (!i->wanted) settings_want(i, true);
+    log_line(LOG_LEVEL_NOTICE, "%s: process %d has taken over; the one before it is fenced", i->row.label,
+             (int)i->identity.pid);
+    lifecycle_event(i, "taken-over", json_pack("{s:i}", "pid", (int)i->identity.pid));
+    struct err result = lifecycle_ask(i, MANAGER_SHOW, on_taken_row);
+    if (result.code) log_line(LOG_LEVEL_ERROR, "%s: its row: %s", i->row.label, err_sentence(result));
+}
+
 void lifecycle_refused(struct instance *instance, struct err why)
 {
     struct instance *i = instance;

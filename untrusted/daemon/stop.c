@@ -329,6 +329,9 @@ void lifecycle_gone(struct instance *instance)
     struct instance *i = instance;
     bool ends = i->act.kind == ACT_STOP || i->act.kind == ACT_DELETE;
     i->phase = PHASE_IDLE;
+    json_decref(i->listens_now);
+    i->listens_now = NULL;
+    if (i->fenced && i->incoming) return;         /* which holds it now */
     if (i->receipt_given || i->declaring) return; /* the manager's answer decides */
     if (i->waits) {
         lifecycle_go_on(i);

@@ -11,6 +11,7 @@
 
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/commit.h"
+#include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/host/log.h"
@@ -120,9 +121,13 @@ static void on_close(void *ctx, uint64_t channel, struct err why)
     log_line(LOG_LEVEL_WARNING, "%s: the manager refuses the enclave of process %d: %s",
              c->instance ? c->instance->row.label : "an instance", (int)c->pid, err_sentence(why));
     c->channel = 0;
-    if (c->instance) {
+    if (c->incoming) {
+        incoming_refused(c->incoming, why);
+    } else if (c->instance) {
         held_state_drop(&c->instance->candidate);
-        lifecycle_refused(c->instance, why);
+        /* Where another process may have taken over, the word that it has is on its way. */
+        c->instance->fenced = why.code == ERR_FENCED && incoming_is_ready(c->instance);
+        if (!c->instance->fenced) lifecycle_refused(c->instance, why);
     }
     connections_refuse(c, why);
 }
@@ -154,6 +159,20 @@ static void on_started(void *ctx, const struct link_told *told)
     /* The process of the enclave begins to listen to a front-end beside it then. */
     if (instance->connection && instance->connection != front) connections_link(instance->connection, told);
     if (instance->connection) lifecycle_started(instance);
+}
+
+static void on_incoming(void *ctx, const struct link_told *told)
+{
+    struct supervisor *s = ctx;
+    struct instance *instance = roster_find(&s->roster, &told->binding.instance);
+    if (instance && instance->incoming) incoming_admitted(instance->incoming, told);
+}
+
+static void on_redeemed(void *ctx, uint64_t channel, const struct instance_id *id)
+{
+    (void)id;
+    struct connection *c = connections_find(ctx, channel);
+    if (c && c->incoming) incoming_redeemed(c->incoming);
 }
 
 static void on_resumed(void *ctx, uint64_t channel, const struct instance_id *id)
@@ -191,6 +210,8 @@ struct manager_listener supervisor_listener(struct supervisor *supervisor)
         .anchor = on_anchor,
         .close = on_close,
         .started = on_started,
+        .incoming = on_incoming,
+        .redeemed = on_redeemed,
         .resumed = on_resumed,
         .refused = on_refused,
         .failed = on_failed,

@@ -5,6 +5,7 @@
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/admin_client.h"
 #include "untrusted/daemon/committer.h"
+#include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/owner_act.h"
 #include "untrusted/daemon/store_work.h"
 #include "untrusted/daemon/view.h"
@@ -178,7 +179,13 @@ static void do_show(struct client *c, const struct request *request)
 static void do_start(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
-    if (instance) act_start(instance, request->declare_dead, request->wait, on_act, c);
+    if (!instance) return;
+    if (request->listen && !request->incoming)
+        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "listen goes with incoming; else create said it");
+    else if (request->incoming)
+        incoming_start(instance, request->listen, on_act, c);
+    else
+        act_start(instance, request->declare_dead, request->wait, on_act, c);
 }
 
 static void do_stop(struct client *c, const struct request *request)

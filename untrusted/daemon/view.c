@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
 
@@ -116,7 +117,9 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
-    (void)json_object_set_new(view, "listen", spawn_addresses(instance));
+    (void)json_object_set_new(view, "listen",
+                              instance->listens_now ? json_incref(instance->listens_now) : spawn_addresses(instance));
+    (void)json_object_set_new(view, "incoming", incoming_view(instance->incoming));
     (void)json_object_set_new(view, "reason", text_or_null(instance->reason));
     return view;
 }

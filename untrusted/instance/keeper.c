@@ -312,7 +312,9 @@ int keeper_run(const struct worker_resources *resources)
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGINT);
     struct keeper k = {
-        .resources = resources, .worker_fd = -1, .next = {.awaiting_reset = resources->options->rebuilt}};
+        .resources = resources,
+        .worker_fd = -1,
+        .next = {.awaiting_reset = resources->options->rebuilt, .incoming = resources->options->incoming}};
     k.signal_fd = signalfd(-1, &mask, SFD_CLOEXEC);
     if (k.signal_fd < 0) return EXIT_FAILURE;
     int code = keep(&k);

@@ -23,6 +23,8 @@ const char options_help[] =
     "  --user NAME               when started by root: the user to become\n"
     "  --commit-timeout SECONDS  how long a command waits for vtpmd before the TPM fails (20)\n"
     "  --rebuilt                 the process before this one was lost: the TPM fails until its client resets it\n"
+    "  --incoming                the TPM is off until a client brings what another process of this instance has saved "
+    "of it\n"
     "  --ordinary-memory         go on without secret memory: the TPM's secrets are then NOT protected\n"
     "  --help, --version\n";
 
@@ -111,6 +113,14 @@ static struct err set_rebuilt(void *ctx, const char *value)
     return OK;
 }
 
+static struct err set_incoming(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    (void)value;
+    options->incoming = true;
+    return OK;
+}
+
 static const struct command_option rows[] = {
     {"image", true, set_image},
     {"cpu", true, set_cpu},
@@ -122,6 +132,7 @@ static const struct command_option rows[] = {
     {"user", true, set_user},
     {"commit-timeout", true, set_commit_timeout},
     {"rebuilt", false, set_rebuilt},
+    {"incoming", false, set_incoming},
     {"ordinary-memory", false, set_ordinary_memory},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])

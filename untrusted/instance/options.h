@@ -17,7 +17,8 @@ struct options {
     bool has_id;
     bool separate_front; /* of a process at front, instead of endpoints */
     struct address front;
-    bool rebuilt; /* the TPM was lost under its client */
+    bool rebuilt;  /* the TPM was lost under its client */
+    bool incoming; /* it takes over from another process */
     bool ordinary_memory;
     unsigned commit_timeout; /* seconds */
     struct endpoints endpoints;

@@ -34,6 +34,7 @@ struct service {
     size_t kept_size;                  /* bytes of kept; 0: no commit is under way */
     uint64_t kept_version;
     uint8_t receipt[PEER_RECEIPT_SIZE];
+    bool candidate; /* incoming, and no holder yet */
     bool stopping;
     enum stop_mode mode;  /* of stopping */
     bool stop_begun;      /* the enclave knows */
@@ -64,6 +65,8 @@ static void end_loop(struct service *s, enum service_end end)
 {
     if (s->ended) return;
     s->ended = true;
+    /* What it was to take over is with the one that has it; another attempt is another start. */
+    if (s->candidate && (end == SERVICE_AGAIN || end == SERVICE_REBUILD)) end = SERVICE_FAILED;
     (void)sd_event_exit(s->options.event, end);
 }
 
@@ -78,6 +81,12 @@ static void daemon_lost(struct service *s, struct err why)
         log_line(LOG_LEVEL_WARNING, "%s: the connection to vtpmd ended before the TPM was on: %s", s->options.instance,
                  err_sentence(why));
         end_loop(s, s->stopping ? s->end : SERVICE_AGAIN);
+        return;
+    }
+    if (s->candidate) {
+        log_line(LOG_LEVEL_ERROR, "%s: the connection to vtpmd ended (%s) before this process had taken the TPM over",
+                 s->options.instance, err_sentence(why));
+        end_loop(s, SERVICE_FAILED);
         return;
     }
     log_line(LOG_LEVEL_WARNING, "%s: the connection to vtpmd is lost (%s); what changes the TPM's state waits for it",
@@ -177,6 +186,7 @@ static void keep_state(struct service *s, const struct effects *effects)
     s->kept_size = effects->store.size;
     s->kept_version = effects->version;
     s->commits++;
+    s->candidate = false; /* only a holder commits */
 }
 
 static void carry_out(struct service *s, const struct effects *effects)
@@ -480,7 +490,7 @@ static bool owes_a_failure(const struct service *s)
 
 static struct err may_suspend(const struct service *s)
 {
-    ENSURE(s->stage >= LOADED, VERB_STATE);
+    ENSURE(s->stage >= LOADED && !s->candidate, VERB_STATE);
     ENSURE(s->health != HEALTH_BROKEN, ENCLAVE_DEAD);
     ENSURE(!owes_a_failure(s), TPM_FAILED);
     return OK;
@@ -519,7 +529,7 @@ static void begin_stop(struct service *s)
         begin_suspend(s);
         return;
     }
-    if (s->stage < LOADED) {
+    if (s->stage < LOADED || s->candidate) {
         end_loop(s, s->end);
         return;
     }
@@ -631,6 +641,7 @@ struct err service_open(const struct service_options *options, struct service **
     ENSURE(s, NO_MEMORY);
     s->options = *options;
     s->health = HEALTH_AWAITING_FRONT;
+    s->candidate = options->incoming;
     int timer = sd_event_add_time(options->event, &s->deadline, CLOCK_MONOTONIC, UINT64_MAX, TIMER_ACCURACY_USEC,
                                   on_deadline, s);
     if (timer < 0 || sd_event_source_set_enabled(s->deadline, SD_EVENT_OFF) < 0) {

@@ -12,7 +12,8 @@
  * LINK was received disturbs nobody who does not have to wait for vtpmd, one that is lost before is the end of this
  * enclave. An end that was asked for lets what is under way finish, shuts the TPM down in order, or suspends it if vtpmd
  * says so, and says the receipt until it is recorded. A suspend that is refused, by the enclave or because there is nothing to go on from,
- * changes nothing: vtpmd is told, and the service goes on. All that passes through is sealed or a record of a session that this code is no end of.
+ * changes nothing: vtpmd is told, and the service goes on. One that is incoming holds nothing before its first commit: it ends
+ * without a receipt then, and when its connection does. All that passes through is sealed or a record of a session that this code is no end of.
  */
 #pragma once
 
@@ -64,6 +65,7 @@ struct service_options {
     uint8_t front_share[X25519_SIZE]; /* of a front-end in this process */
     uint64_t commit_timeout_usec;
     bool awaiting_reset; /* the TPM was lost under its client; machine is a new one */
+    bool incoming;       /* another process holds the TPM, until the client has brought it here */
 };
 
 /* machine has been started. ERR_NO_MEMORY, ERR_SYSTEM. */

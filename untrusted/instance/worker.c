@@ -185,12 +185,14 @@ static struct err open_tunnel(struct worker *w)
         .transport = {w, send_record, on_linked, on_relink, on_shutdown},
         .instance = w->resources->options->id,
         .awaiting_reset = w->start->awaiting_reset,
+        .incoming = w->start->incoming,
     };
     w->tunnel = w->memory.data;
     TRY(tunnel_open(&options, w->tunnel));
     const struct front_owner owner = tunnel_owner(w->tunnel);
     TRY(front_open(w->event, &owner, (uint8_t *)w->memory.data + TUNNEL_ROOM, &w->front));
     tunnel_attach(w->tunnel, w->front);
+    if (w->start->incoming) front_begin_off(w->front);
     return OK;
 }
 
@@ -238,6 +240,7 @@ static struct err open_service(struct worker *w)
         .separate_front = options->separate_front,
         .commit_timeout_usec = options->commit_timeout * UINT64_C(1000000),
         .awaiting_reset = w->start->awaiting_reset,
+        .incoming = w->start->incoming,
     };
     if (options->separate_front) {
         TRY(gate_open(w->event, w->name, w->resources->front_fd, &w->gate));

@@ -32,6 +32,7 @@ struct worker_start {
     int cpu_fd;           /* connected to vtpm-cpu; the worker's */
     int daemon_fd;        /* connected to vtpmd; the worker's */
     bool awaiting_reset;  /* the worker before died */
+    bool incoming;        /* the TPM is that of another process, until its client brings it here */
     size_t session_count; /* clients that the worker before handed over; their descriptors are the worker's */
     struct front_session sessions[FRONT_CONNECTIONS_MAX];
 };

@@ -1,0 +1,216 @@
+#include "untrusted/daemon/incoming.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "untrusted/daemon/lifecycle.h"
+#include "untrusted/daemon/spawn.h"
+#include "untrusted/host/log.h"
+
+#define READY_SECONDS 20u
+
+struct incoming {
+    struct instance *instance;
+    struct store_process identity;
+    struct process *process;       /* NULL: it has ended */
+    struct connection *connection; /* NULL: it has none */
+    json_t *listen;
+    bool ready; /* it listens for its client */
+    act_done *done;
+    void *ctx;
+    sd_event_source *timer; /* until it is ready */
+};
+
+void incoming_free(struct incoming *incoming)
+{
+    if (!incoming) return;
+    process_close(&incoming->process);
+    sd_event_source_disable_unref(incoming->timer);
+    json_decref(incoming->listen);
+    free(incoming);
+}
+
+bool incoming_is(const struct instance *instance, pid_t pid)
+{
+    return instance->incoming && instance->incoming->identity.pid == pid;
+}
+
+bool incoming_is_ready(const struct instance *instance)
+{
+    return instance->incoming && instance->incoming->ready;
+}
+
+json_t *incoming_view(const struct incoming *incoming)
+{
+    if (!incoming) return json_null();
+    return json_pack("{s:i, s:b, s:O}", "pid", (int)incoming->identity.pid, "ready", incoming->ready, "listen",
+                     incoming->listen);
+}
+
+static void answer(struct incoming *incoming, struct err result, const char *reason)
+{
+    act_done *done = incoming->done;
+    incoming->done = NULL;
+    if (done) done(incoming->ctx, result, reason, incoming->instance);
+}
+
+/* The instance goes on as if it had not been there, unless it had taken over already. */
+static void give_up(struct incoming *incoming, struct err why, const char *reason)
+{
+    struct instance *i = incoming->instance;
+    i->incoming = NULL;
+    if (incoming->process) process_signal(incoming->process, SIGTERM);
+    if (incoming->connection) {
+        struct connection *c = incoming->connection;
+        c->incoming = NULL;
+        c->instance = NULL;
+        connections_close(c);
+    }
+    log_line(LOG_LEVEL_NOTICE, "%s: the incoming process %d is gone: %s", i->row.label, (int)incoming->identity.pid,
+             reason);
+    answer(incoming, why, reason);
+    incoming_free(incoming);
+    if (!i->fenced) return;
+    i->fenced = false;
+    if (!i->process && !i->connection) lifecycle_gone(i);
+}
+
+static void on_process_ended(void *ctx)
+{
+    struct incoming *incoming = ctx;
+    process_close(&incoming->process);
+    if (!incoming->connection) give_up(incoming, FAIL(PEER_CLOSED), "its process ended before it had taken over");
+}
+
+void incoming_disconnected(struct incoming *incoming)
+{
+    incoming->connection = NULL;
+    give_up(incoming, FAIL(PEER_CLOSED), "it ended before it had taken over; the log says why");
+}
+
+void incoming_refused(struct incoming *incoming, struct err why)
+{
+    const struct instance *i = incoming->instance;
+    log_line(LOG_LEVEL_WARNING, "%s: the incoming process %d is refused: %s", i->row.label, (int)incoming->identity.pid,
+             err_sentence(why));
+    answer(incoming, why, err_sentence(why));
+}
+
+static int on_overdue(sd_event_source *source, uint64_t usec, void *ctx)
+{
+    (void)source, (void)usec;
+    give_up(ctx, FAIL(TIMEOUT), "it was not ready in time");
+    return 0;
+}
+
+/* --- the way to ready ----------------------------------------------------------------------------------------------
+ */
+
+static const char *why_not(const struct instance *i)
+{
+    const bool recorded = i->row.state == MANAGER_HELD || i->row.state == MANAGER_STOPPED_STATE;
+    if (i->incoming) return "there is an incoming process already";
+    if (!recorded) return "there is no state that another process could have exported";
+    if (i->row.version == 0 && i->recorded == 0) return "there is no state that another process could have exported";
+    return NULL;
+}
+
+static struct err begin(struct incoming *incoming)
+{
+    struct instance *i = incoming->instance;
+    TRY(spawn_incoming(i, incoming->listen, &incoming->identity));
+    TRY(process_watch(i->supervisor->event, &incoming->identity, on_process_ended, incoming, &incoming->process));
+    ENSURE(sd_event_add_time_relative(i->supervisor->event, &incoming->timer, CLOCK_MONOTONIC,
+                                      READY_SECONDS * USEC_PER_SEC, 0, on_overdue, incoming) >= 0,
+           SYSTEM);
+    return OK;
+}
+
+void incoming_start(struct instance *instance, json_t *listen, act_done *done, void *ctx)
+{
+    struct instance *i = instance;
+    const char *reason = why_not(i);
+    struct err result = reason ? FAIL(VERB_STATE) : OK;
+    if (!result.code && listen) result = spawn_check(i->supervisor, i->row.label, listen, &reason);
+    if (result.code) {
+        lifecycle_refuse(i, result, reason, done, ctx);
+        return;
+    }
+    struct incoming *incoming = calloc(1, sizeof *incoming);
+    if (incoming) *incoming = (struct incoming){.instance = i, .done = done, .ctx = ctx};
+    if (incoming) incoming->listen = listen ? json_incref(listen) : spawn_incoming_addresses(i);
+    result = incoming && incoming->listen ? begin(incoming) : FAIL(NO_MEMORY);
+    if (result.code) {
+        if (incoming && incoming->process) process_signal(incoming->process, SIGKILL);
+        incoming_free(incoming);
+        lifecycle_refuse(i, result, err_sentence(result), done, ctx);
+        return;
+    }
+    i->incoming = incoming;
+    log_line(LOG_LEVEL_NOTICE, "%s: process %d is started, to take over what another one exports", i->row.label,
+             (int)incoming->identity.pid);
+}
+
+static void on_attached(void *ctx, struct err result, struct reader *results)
+{
+    (void)results;
+    struct instance *i = ctx;
+    if (i->supervisor->ending || !result.code || !i->incoming || !i->incoming->connection) return;
+    struct connection *c = i->incoming->connection;
+    incoming_refused(i->incoming, result);
+    connections_refuse(c, result);
+}
+
+struct err incoming_greeted(struct incoming *incoming, struct connection *connection,
+                            const struct hello_instance *hello)
+{
+    struct instance *i = incoming->instance;
+    struct connection *c = connection;
+    uint8_t bytes[INSTANCE_ID_SIZE + 8 + X25519_SIZE];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    ENSURE(!incoming->connection && !hello->serving && !hello->separate_front, VERB_STATE);
+    c->instance = i;
+    c->incoming = incoming;
+    incoming->connection = c;
+    TRY(write_bytes(&w, i->row.id.bytes, INSTANCE_ID_SIZE));
+    TRY(write_u64(&w, connections_channel(c)));
+    TRY(write_bytes(&w, hello->front_share, X25519_SIZE));
+    return manager_ask(i->supervisor->manager, MANAGER_ATTACH_INCOMING, writer_span(&w), on_attached, i);
+}
+
+void incoming_admitted(struct incoming *incoming, const struct link_told *told)
+{
+    const struct instance *i = incoming->instance;
+    if (!incoming->connection) return;
+    log_line(LOG_LEVEL_NOTICE, "%s: the enclave of process %d is admitted as start %llu, once it takes over",
+             i->row.label, (int)incoming->identity.pid, (unsigned long long)told->binding.start);
+    incoming->timer = sd_event_source_disable_unref(incoming->timer);
+    incoming->ready = true;
+    connections_link(incoming->connection, told);
+    if (i->incoming == incoming) answer(incoming, OK, NULL);
+}
+
+/* --- it has taken over ---------------------------------------------------------------------------------------------
+ */
+
+void incoming_redeemed(struct incoming *incoming)
+{
+    struct instance *i = incoming->instance;
+    struct connection *c = incoming->connection;
+    const struct store_process identity = incoming->identity;
+    i->incoming = NULL;
+    c->incoming = NULL;
+    if (i->connection) connections_refuse(i->connection, FAIL(FENCED));
+    json_decref(i->listens_now);
+    i->listens_now = json_incref(incoming->listen);
+    process_close(&incoming->process); /* before it is watched for the instance */
+    incoming_free(incoming);
+    i->connection = c;
+    struct err result = connections_adopt(i, &identity);
+    lifecycle_taken_over(i);
+    if (result.code)
+        log_line(LOG_LEVEL_ERROR, "%s: the process that has taken over cannot be watched: %s", i->row.label,
+                 err_sentence(result));
+}

@@ -1,0 +1,36 @@
+/*
+ * A process beside the one that serves an instance, which may take over from it: the receiving end of a migration on this
+ * host.
+ *
+ *   spawned ──HELLO──► attached ──the manager admits it──► ready ──a first command──► it serves; the other one is fenced
+ *
+ * Guarantees: until the manager says that it has taken over, nothing of the instance's own life depends on it, and its end
+ * changes nothing. There is one at a time. It does not outlive vtpmd: what it was to receive can be sent again.
+ */
+#pragma once
+
+#include "untrusted/daemon/connections.h"
+
+/*
+ * Answered when it listens for a client, who brings what the other process exports. listen: an array of addresses, borrowed,
+ * or NULL. ERR_VERB_STATE: there is nothing to take over, or another one is there.
+ */
+void incoming_start(struct instance *instance, json_t *listen, act_done *done, void *ctx);
+
+/* Whether pid is that process. */
+bool incoming_is(const struct instance *instance, pid_t pid);
+/* There is one, and it could have taken over by now. */
+bool incoming_is_ready(const struct instance *instance);
+
+/* What happened. */
+struct err incoming_greeted(struct incoming *incoming, struct connection *connection,
+                            const struct hello_instance *hello);
+void incoming_admitted(struct incoming *incoming, const struct link_told *told);
+void incoming_redeemed(struct incoming *incoming);
+void incoming_refused(struct incoming *incoming, struct err why);
+void incoming_disconnected(struct incoming *incoming);
+
+/* Its addresses and process, or null; a new reference. */
+json_t *incoming_view(const struct incoming *incoming);
+/* Safe on NULL. */
+void incoming_free(struct incoming *incoming);
