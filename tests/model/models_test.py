@@ -48,6 +48,7 @@ HOLDS = [
     ("an_honest_crash_locks_nobody_out", "commit", "RECORDS=11 HONEST"),
     ("an_honest_crash_locks_nobody_out_of_an_extended_anchor", "commit", "RECORDS=12 HONEST EXTEND FORGET ENCLAVES=3"),
     ("a_late_move_harms_no_anchor_that_compares", "commit", "RECORDS=10 HONEST LATE"),
+    ("of_an_export_one_enclave_goes_on", "export", ""),
 ]
 # Larger bounds, where a search takes up to some minutes
 HOLDS_LONG = [
@@ -78,6 +79,7 @@ REACHED = [
     ("a_crash_while_the_found_record_is_anchored_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_FIRST"),
     ("a_crash_before_the_start_record_is_anchored_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_STARTING"),
     ("a_crash_between_records_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_SERVING"),
+    ("an_export_is_taken_back_and_another_one_taken_over", "export", ""),
 ]
 # What the threat model says does not hold, and what was left out of a protocol on purpose
 BROKEN = [
@@ -127,6 +129,9 @@ BROKEN = [
     ("a_lease_without_a_look_at_the_anchor_bounds_nothing", "commit", "RECORDS=6 LEASES LEASE_FROM_MEMORY"),
     ("a_lease_that_counts_from_its_arrival_is_longer", "commit", "RECORDS=6 LEASES LEASE_FROM_ARRIVAL"),
     ("a_reset_that_nobody_was_asked_for_passes_the_bound", "commit", "RECORDS=6 LEASES RESET_UNASKED"),
+    ("an_export_that_no_commit_ends_forks_the_tpm", "export", "OPEN_ANSWERS"),
+    ("an_export_of_any_version_brings_an_old_one_back", "export", "NO_VERSION"),
+    ("an_export_that_nobody_records_forks_the_tpm", "export", "UNASKED"),
 ]
 
 
