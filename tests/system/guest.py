@@ -10,8 +10,8 @@ import re
 import subprocess
 
 import eventlog
-from harness import Daemon, new_directory
-from machine import COMMAND_LINE, Machine, initramfs
+from harness import new_directory
+from machine import COMMAND_LINE, Host, initramfs
 from tap import require, run, test
 
 KEY = "0x81000010"
@@ -24,9 +24,7 @@ class Boot:
     """What a guest shows of one boot."""
 
     def __init__(self, guest):
-        guest.wait_ready()
-        self.log = guest.get("/sys/kernel/security/tpm0/binary_bios_measurements")
-        self.events = eventlog.read(self.log)
+        self.events = eventlog.read(guest.get("/sys/kernel/security/tpm0/binary_bios_measurements"))
         self.banks = banks_of(guest)
 
     def pcrs_of(self, what, *words):
@@ -60,23 +58,6 @@ def agrees(boot):
                 start = (b"\xff" if 17 <= pcr <= 22 else b"\0") * len(value)
                 require(value == logged.get(pcr, start), f"{bank}: PCR {pcr} is {value.hex()}, and by the log "
                                                          f"{logged.get(pcr, start).hex()}")
-
-
-class Host:
-    """An instance, and machines on it, one after the other."""
-
-    def __init__(self, label):
-        self.daemon = Daemon()
-        self.instance = self.daemon.create(label)
-        self.machine = None
-
-    def boot(self, model, command_line=COMMAND_LINE):
-        if self.machine:
-            self.machine.end()
-            self.instance.wait_for("its TPM goes on without the machine", state="stopped")
-            self.instance.start()
-        self.machine = Machine(new_directory(), self.instance.path + ".ctrl", model, command_line=command_line)
-        return Boot(self.machine.guest)
 
 
 class Sealed:
@@ -126,7 +107,7 @@ class Sealed:
 @functools.cache
 def crb():
     host = Host("crb")
-    return host, host.boot("tpm-crb")
+    return host, Boot(host.boot())
 
 
 @functools.cache
@@ -145,7 +126,7 @@ def a_guest_on_tpm_crb_reads_the_pcrs_that_its_log_gives():
 @test
 def and_one_on_tpm_tis():
     host = Host("tis")
-    boot = host.boot("tpm-tis")
+    boot = Boot(host.boot("tpm-tis"))
     agrees(boot)
     require(boot.banks == crb()[1].banks, "the same machine was measured otherwise on tpm-crb")
     host.machine.end()
@@ -166,6 +147,7 @@ def the_log_has_the_initramfs_and_the_command_line_that_qemu_was_given():
 def after_a_reset_the_guest_has_its_key_and_what_it_sealed():
     secrets, (host, before) = sealed(), crb()
     host.machine.qmp.execute("system_reset")
+    host.machine.guest.wait_ready()
     after = Boot(host.machine.guest)
     require(after.banks == before.banks, "after a reset other PCRs were measured")
     agrees(after)
@@ -177,7 +159,7 @@ def after_a_reset_the_guest_has_its_key_and_what_it_sealed():
 @test
 def under_another_command_line_it_has_only_what_is_not_sealed_to_the_boot():
     secrets, (host, before) = sealed(), crb()
-    after = host.boot("tpm-crb", OTHER_COMMAND_LINE)
+    after = Boot(host.boot(command_line=OTHER_COMMAND_LINE))
     agrees(after)
     changed = {pcr for pcr, value in after.banks["sha256"].items() if before.banks["sha256"][pcr] != value} - {IMA_PCR}
     require(changed == before.pcrs_of("command line", "LoadOptions"), f"the command line has changed the PCRs {changed}")

@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 
-from harness import Process, connect_unix, listens, new_directory, wait_for
+from harness import Daemon, Process, connect_unix, listens, new_directory, wait_for
 from tap import Skip, require
 
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -29,7 +29,7 @@ COMMAND_LINE = "console=ttyS0 quiet"
 # In the order in which they need each other.
 MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk", "dm-mod",
            "dm-crypt", "gf128mul", "ecb", "xts"]
-PROGRAMS = ["tpm2", "cryptsetup", "systemd-cryptenroll"]
+PROGRAMS = ["tpm2", "cryptsetup", "systemd-cryptenroll", "mkfs.ext4"]
 # What the programs load while they run, which ldd does not name.
 PLUGINS = ["libtss2-tcti-device.so.0", "libtss2-esys.so.0", "libtss2-mu.so.0", "libtss2-rc.so.0",
            "cryptsetup/libcryptsetup-token-systemd-tpm2.so"]
@@ -45,7 +45,7 @@ mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 for module in {" ".join(MODULES)}; do insmod /modules/$module.ko; done
 mount -o ro /dev/vda /tools
-export PATH=/bin:/tools/bin TPM2TOOLS_TCTI=device:/dev/tpmrm0 DM_DISABLE_UDEV=1 HOME=/tmp
+export PATH=/bin:/tools/bin TPM2TOOLS_TCTI=device:/dev/tpmrm0 DM_DISABLE_UDEV=1 HOME=/tmp TERM=dumb
 cd /tmp
 exec <>/dev/ttyS1 >&0 2>&1
 stty raw -echo
@@ -207,6 +207,28 @@ class Guest:
         return base64.b64decode(self.run(f"base64 {path}"))
 
 
+class Host:
+    """An instance, on a host of its own or on that of another one, and machines on it, one after the other."""
+
+    def __init__(self, label, daemon=None):
+        self.daemon = daemon or Daemon()
+        self.instance = self.daemon.create(label)
+        self.machine = None
+
+    def boot(self, model="tpm-crb", command_line=COMMAND_LINE, **arguments):
+        """A machine anew; returns its guest, which is ready."""
+        if self.machine:
+            self.end()
+            self.instance.start()
+        self.machine = Machine(new_directory(), self.instance.path + ".ctrl", model, command_line=command_line, **arguments)
+        self.machine.guest.wait_ready()
+        return self.machine.guest
+
+    def end(self):
+        self.machine.end()
+        self.instance.wait_for("its TPM goes on without the machine", state="stopped")
+
+
 def libvirts_swtpm():
     """Debian's swtpm as libvirt starts it: without a data channel of its own. Its control socket, and the process."""
     directory = new_directory()
@@ -218,6 +240,11 @@ def libvirts_swtpm():
 
 
 # --- the kernel and the initramfs ----------------------------------------------------------------------------------------
+
+def disk(path):
+    """Arguments for QEMU: a writable disk, the second of the guest: /dev/vdb."""
+    return ["-drive", f"if=virtio,format=raw,file={path}"]
+
 
 def kernel():
     found = [name for name in os.listdir(os.path.join(GUEST, "boot")) if name.startswith("vmlinuz-")]
@@ -278,7 +305,7 @@ def initramfs():
 def tools():
     """The path of a file system with the programs and what they load."""
     root, path = (os.path.join(new_directory(), name) for name in ("root", "tools"))
-    copied = {f"bin/{name}": shutil.which(name) for name in PROGRAMS}
+    copied = {f"bin/{name}": shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in PROGRAMS}
     for name in PLUGINS:
         copied[f"lib/x86_64-linux-gnu/{name}"] = os.path.join(LIBRARIES, name)
     for source in list(copied.values()):
@@ -288,5 +315,6 @@ def tools():
         target = os.path.join(root, target)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copy(source, target)
-    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-O", "^has_journal", "-d", root, path, "64M"], check=True, capture_output=True)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-O", "^has_journal", "-d", root, path, "64M"], check=True,
+                   capture_output=True)
     return path
