@@ -12,6 +12,7 @@ import gzip
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -52,6 +53,23 @@ stty raw -echo
 echo {READY.decode().strip()}
 # With a file for a script it does not take the terminal for a person.
 while :; do sh /dev/ttyS1; done
+"""
+
+# Goes on for ever: extends a PCR, reckons by itself what it then has to be, and says on the console that it is that.
+EXTENDING_PCR = 16
+EXTENDING = f"""
+value=$(printf %064d 0)
+count=0
+while :; do
+    count=$((count + 1))
+    digest=$(echo -n $count | sha256sum | cut -c1-64)
+    value=$(echo -n $value$digest | xxd -r -p | sha256sum | cut -c1-64)
+    tpm2 pcrextend {EXTENDING_PCR}:sha256=$digest || break
+    found=$(tpm2 pcrread sha256:{EXTENDING_PCR} | sed -n 's/.*0x//p' | tr A-F a-f)
+    [ "$found" = $value ] || break
+    echo extended $count $value
+done
+echo extending failed at $count with \"$found\" and not $value
 """
 
 
@@ -141,6 +159,32 @@ class Machine:
         """What QEMU's monitor for people answers."""
         return self.qmp.execute("human-monitor-command", command_line=command)
 
+    def save(self, name):
+        """Keeps the whole machine, its TPM with it, in the file for snapshots."""
+        said = self.monitor(f"savevm {name}")
+        require(not said, f"the machine is not saved: {said}")
+
+    def load(self, name):
+        said = self.monitor(f"loadvm {name}")
+        require(not said, f"the machine is not as it was saved: {said}")
+
+    def extended(self):
+        """[(count, value)] of what the guest says here that it has extended, since it was told to go on extending."""
+        console = self.console()
+        failure = re.search(rb"extending failed.*", console)
+        require(not failure, f"in the guest, {failure and failure[0].decode()}; its console: {console[-2000:]}")
+        return [(int(count), value.decode()) for count, value in re.findall(rb"extended (\d+) ([0-9a-f]{64})\r?\n", console)]
+
+    def wait_extended(self, more=2):
+        """Until it has extended some more; returns the last count."""
+        before = len(self.extended())
+
+        def enough():
+            self.require_running()
+            said = self.extended()
+            return said[-1][0] if len(said) >= before + more else None
+        return wait_for(enough, "the guest does not go on extending", BOOT_TIMEOUT)
+
     def migrate(self, uri):
         """Until all of it is at the other side; this side then stands still."""
         self.qmp.execute("migrate", uri=uri)
@@ -203,6 +247,10 @@ class Guest:
         text = base64.encodebytes(data).decode()
         self.run(f"base64 -d >{path} <<'END'\n{text}END")
 
+    def go_on_extending(self):
+        self.put("extending", EXTENDING.encode())
+        self.run("sh extending >/dev/ttyS0 2>&1 &")
+
     def get(self, path):
         return base64.b64decode(self.run(f"base64 {path}"))
 
@@ -244,6 +292,13 @@ def libvirts_swtpm():
 def disk(path):
     """Arguments for QEMU: a writable disk, the second of the guest: /dev/vdb."""
     return ["-drive", f"if=virtio,format=raw,file={path}"]
+
+
+def snapshots_file():
+    """An empty disk in the only format into which QEMU saves a machine."""
+    path = os.path.join(new_directory(), "snapshots.qcow2")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1G"], check=True)
+    return path
 
 
 def kernel():
