@@ -1,5 +1,5 @@
 """The firmware's event log, as the TCG PC Client Platform Firmware Profile, 10.2, lays it out: little-endian, first a head in
-the old format that names the banks, then events with one digest for each bank. And the kernel's own, of IMA.
+the old format that names the banks, then events with one digest for each bank.
 """
 
 import hashlib
@@ -7,9 +7,6 @@ import struct
 from dataclasses import dataclass
 
 EV_NO_ACTION = 3
-# An EFI application that was loaded; what an event's own tag names, which is how the kernel's EFI stub writes; the name of a
-# variable with its value.
-EV_EFI_BOOT_SERVICES_APPLICATION, EV_EVENT_TAG, EV_IPL = 0x80000003, 6, 13
 SHA256 = 0x000B
 HASHES = {0x0004: "sha1", SHA256: "sha256", 0x000C: "sha384", 0x000D: "sha512"}
 
