@@ -4,62 +4,16 @@ the socket's path is another than with swtpm, and the PCRs have the same values.
 """
 
 import array
-import os
-import shutil
 import socket
 import struct
-import subprocess
 
-from harness import Daemon, Process, connect_unix, new_directory, wait_for
-from tap import Skip, require, run, test
+from harness import Daemon, connect_unix, new_directory
+from machine import Machine, libvirts_swtpm
+from tap import require, run, test
 from tpm import Tpm
 
-FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-QEMU = "qemu-system-x86_64"
 PCRS = range(8)
-BOOT_TIMEOUT = 120.0
 SET_DATAFD, GET_TPMESTABLISHED, RESET_TPMESTABLISHED = 0x10, 0x04, 0x0B
-
-
-class Machine:
-    """QEMU without a disk: the firmware ends in its shell, after everything was measured."""
-
-    def __init__(self, directory, control, model="tpm-crb"):
-        if not shutil.which(QEMU) or not os.path.exists(FIRMWARE):
-            raise Skip("QEMU or OVMF is not installed")
-        self.serial = os.path.join(directory, "serial")
-        self.popen = subprocess.Popen(
-            [QEMU, "-machine", "q35", "-m", "256", "-display", "none", "-nodefaults", "-no-user-config",
-             "-serial", f"file:{self.serial}", "-monitor", f"unix:{directory}/monitor,server=on,wait=off",
-             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={FIRMWARE}",
-             "-chardev", f"socket,id=chrtpm,path={control}", "-tpmdev", "emulator,id=tpm0,chardev=chrtpm",
-             "-device", f"{model},tpmdev=tpm0"],
-            cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.monitor_path = os.path.join(directory, "monitor")
-
-    def shells(self):
-        """How often the firmware's shell began."""
-        require(self.popen.poll() is None, f"QEMU ended: {self.popen.poll()}")
-        if not os.path.exists(self.serial):
-            return 0
-        with open(self.serial, "rb") as file:
-            return file.read().count(b"UEFI Interactive Shell")
-
-    def booted(self, times=1):
-        wait_for(lambda: self.shells() >= times, "the firmware does not come to its shell", BOOT_TIMEOUT)
-
-    def monitor(self, command):
-        with connect_unix(self.monitor_path) as stream:
-            for line in (command, None):  # and then wait until it was taken
-                said = b""
-                while not said.endswith(b"(qemu) "):
-                    said += stream.recv(4096)
-                if line:
-                    stream.sendall(line.encode() + b"\n")
-
-    def end(self):
-        self.popen.terminate()
-        require(self.popen.wait(30) == 0, f"QEMU ended with {self.popen.returncode}: {self.popen.stderr.read()}")
 
 
 def pcrs_of(client):
@@ -77,16 +31,6 @@ def call(stream, number, body=b"", size=4, descriptors=()):
     return answer
 
 
-def libvirts_swtpm():
-    """Debian's swtpm as libvirt starts it: without a data channel of its own. Its control socket, and the process."""
-    directory = new_directory()
-    path = os.path.join(directory, "swtpm.ctrl")
-    swtpm = Process("swtpm", ["swtpm", "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}", "--tpmstate",
-                              f"dir={directory}", "--flags", "not-need-init"], directory)
-    swtpm.wait_until(lambda: os.path.exists(path), "its socket exists")
-    return path, swtpm
-
-
 _expected = []
 
 
@@ -96,8 +40,7 @@ def expected():
         path, swtpm = libvirts_swtpm()
         machine = Machine(new_directory(), path)
         machine.booted()
-        machine.popen.kill()
-        machine.popen.wait()
+        machine.kill()
         with connect_unix(path) as control:
             ours, theirs = socket.socketpair()
             require(call(control, SET_DATAFD, descriptors=[theirs.fileno()]) == bytes(4), "swtpm takes no data channel")
@@ -123,7 +66,7 @@ def boots_on(model):
 @test
 def a_machine_measures_into_tpm_crb_what_it_measures_into_swtpm():
     _, instance, machine = boots_on("tpm-crb")
-    machine.monitor("system_reset")
+    machine.qmp.execute("system_reset")
     machine.booted(2)
     require(pcrs_of(instance.connect()) == expected(), "after a reset the PCRs are others")
     machine.end()
