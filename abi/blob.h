@@ -36,8 +36,8 @@ enum blob_kind {
     BLOB_LEDGER_ROW = 2,
     BLOB_LEDGER_HEAD = 3,
     BLOB_MASTER = 4,
-    BLOB_VOLATILE = 5, /* what a power-off would lose, of the STATE with its id, epoch and version */
-    BLOB_EXPORT = 6,   /* for another enclave of the instance: the state that was committed with this version, */
+    BLOB_VOLATILE = 5,        /* what a power-off would lose, of the STATE with its id, epoch and version */
+    BLOB_EXPORT = 6,          /* for another enclave of the instance: the state that was committed with this version, */
     BLOB_EXPORT_VOLATILE = 7, /* and what a power-off would lose of it */
 };
 

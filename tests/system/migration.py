@@ -1,16 +1,25 @@
 #!/usr/bin/python3
 """A running guest is moved to another QEMU, and taken back to a snapshot, while it extends a PCR without a pause and compares
 the TPM's value with its own: the TPM has to go with the machine, to the last command. Between two of Debian's swtpm, which
-shows that what is seen here is what QEMU does.
+shows that what is seen here is what QEMU does; and between two processes of one instance, where besides only one of the two
+goes on, whatever a host does with what was exported (S6, S7).
 """
 
 import functools
 import hashlib
 import os
+import struct
 
-from harness import new_directory, wait_for
+from harness import Daemon, connect_unix, listens, new_directory, wait_for
 from machine import BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, libvirts_swtpm, snapshots_file
-from tap import require, run, test
+from tap import randomness, require, run, test
+from tpm import RC_FAILURE, Tpm, TpmError
+
+CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_SHUTDOWN = 0x02, 0x0E, 0x0C, 0x0D, 0x03
+CMD_LOCK_STORAGE = 0x13
+PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
+TPM_FAIL, NO_BLOB = 0x09, 0x800
+PCR, INDEX = 10, 0x01800080
 
 
 def expected(count):
@@ -81,6 +90,270 @@ def the_guest_notices_an_extension_that_it_has_not_made():
     wait_for(lambda: b"extending failed" in machine.console(), "it does not notice", BOOT_TIMEOUT)
     machine.end()
     swtpm.stop()
+
+
+# --- between two processes of one instance --------------------------------------------------------------------------------
+
+def incoming(instance):
+    """Another process of the instance, which waits for what the one that serves exports. The path of its data socket."""
+    shown = instance.call("start", incoming=True)
+    address = shown["incoming"]["listen"][0]
+    path = address[len("swtpm:unix:"):]
+    wait_for(lambda: listens(path + ".ctrl"), f"nobody listens at {path}.ctrl")
+    return path
+
+
+@functools.cache
+def moved_between_ours():
+    daemon = Daemon()
+    instance = daemon.create("moved")
+    path = incoming(instance)
+    machine = moves(instance.path + ".ctrl", path + ".ctrl", snapshots_file(), snapshots_file())
+    return instance, machine
+
+
+@test
+def a_guest_that_is_moved_between_two_processes_loses_no_extension():
+    instance, machine = moved_between_ours()
+    shown = instance.show()
+    require(shown["state"] == "running" and shown["start"] == 2 and not shown["incoming"], f"it is shown as {shown}")
+    machine.wait_extended()
+
+
+@test
+def a_migration_that_fails_leaves_the_machine_and_its_tpm_going():
+    instance, machine = moved_between_ours()
+    path = incoming(instance)
+    other = Machine(new_directory(), path + ".ctrl", command_line=COMMAND_LINE, snapshots=snapshots_file(),
+                    incoming=f"unix:{new_directory()}/nobody-connects")
+    stream = os.path.join(new_directory(), "broken")
+    with open(stream, "wb"):
+        pass
+    machine.qmp.execute("migrate", uri=f"exec:head -c 1000000 >{stream}")  # the stream breaks off
+
+    def failed():
+        return machine.qmp.execute("query-migrate").get("status") == "failed"
+    wait_for(failed, "the migration does not fail", BOOT_TIMEOUT)
+    machine.wait_extended()
+    is_right(machine.extended())
+    other.kill()
+    require(instance.show()["start"] == 2, "another process has taken over")
+    require(not instance.call("stop", incoming=True)["incoming"], "the process that was to take over is still there")
+    instance.daemon.refuses("VERB_STATE", "stop", instance=instance.identity, incoming=True)
+    machine.wait_extended()
+
+
+@test
+def a_snapshot_of_the_machine_is_taken_and_going_back_to_it_is_refused():
+    instance, machine = moved_between_ours()
+    machine.save("now")
+    machine.wait_extended()
+    is_right(machine.extended())
+    said = machine.monitor("loadvm now")
+    require("TPM" in said or "tpm" in said or "rror" in said, f"the old state of the TPM was taken: {said}")
+    require("older than the newest one" in instance.daemon.log(), "the log does not say why")
+    machine.kill()
+    instance.call("stop")
+
+
+# --- what a host may try with what was exported ---------------------------------------------------------------------------
+
+def call(stream, number, body=b"", size=4):
+    stream.sendall(struct.pack(">I", number) + body)
+    answer = b""
+    while len(answer) < size:
+        part = stream.recv(size - len(answer))
+        require(part, f"the answer to {number:#x} ends after {answer.hex()}")
+        answer += part
+    return answer
+
+
+def get_blob(control, kind, flags=1):
+    code, out_flags, whole, size = struct.unpack(">IIII", call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16))
+    require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
+    blob = b""
+    while len(blob) < size:
+        blob += control.recv(size - len(blob))
+    return code, blob
+
+
+def exported(instance):
+    """(permanent, volatile) of the instance as it is now, as QEMU asks for them."""
+    with connect_unix(instance.path + ".ctrl") as control:
+        blobs = [get_blob(control, kind) for kind in (PERMANENT, VOLATILE)]
+        require(get_blob(control, SAVESTATE) == (NO_BLOB, b""), "a TPM 2.0 has a savestate")
+    require(all(code == 0 and blob for code, blob in blobs), f"{[code for code, _ in blobs]}")
+    return tuple(blob for _, blob in blobs)
+
+
+class Target:
+    """A process that waits for an export, without a machine."""
+
+    def __init__(self, instance):
+        self.path = incoming(instance)
+        self.control = connect_unix(self.path + ".ctrl")
+
+    def give(self, blobs):
+        """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
+        require(call(self.control, CMD_STOP) == bytes(4), "STOP is refused")
+        for kind, blob in zip((PERMANENT, VOLATILE), blobs):
+            require(call(self.control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+                    "a blob is refused")
+        return struct.unpack(">I", call(self.control, CMD_INIT, struct.pack(">I", 1)))[0]
+
+    def connect(self):
+        return Tpm(connect_unix(self.path))
+
+    def close(self):
+        self.control.close()
+
+
+def fails(client):
+    """The TPM answers TPM_RC_FAILURE, or nobody answers any more."""
+    try:
+        client.pcr_read(PCR)
+    except TpmError as error:
+        return error.code == RC_FAILURE
+    except OSError:
+        return True
+    return False
+
+
+def serving(label, daemon=None):
+    instance = (daemon or Daemon()).create(label)
+    client = instance.connect()
+    client.startup()
+    client.pcr_extend(PCR, hashlib.sha256(label.encode()).digest())
+    return instance, client
+
+
+@test
+def an_export_is_sealed_whether_it_is_asked_for_decrypted_or_not():
+    instance, client = serving("sealed")
+    secret = bytes(randomness.randrange(256) for _ in range(32))
+    client.nv_define(INDEX, len(secret))
+    client.nv_write(INDEX, secret)
+    blobs = exported(instance)
+    require(client.pcr_read(PCR) not in b"".join(blobs) and secret not in b"".join(blobs), "it is in the clear")
+    require(all(blob.startswith(b"VTPMSEAL") for blob in blobs), "these are no sealed blobs")
+
+
+@test
+def of_the_two_that_could_go_on_the_first_one_does():
+    for source_first in (True, False):
+        instance, client = serving("decided" if source_first else "redeemed")
+        before = client.pcr_read(PCR)
+        target = Target(instance)
+        require(target.give(exported(instance)) == 0, "what was exported is not taken")
+        there = target.connect()
+        if source_first:
+            require(client.pcr_read(PCR) == before, "the source is another one")
+            require(fails(there), "the target answers as well")
+        else:
+            require(there.pcr_read(PCR) == before, "the target is another one")
+            require(fails(client), "the source answers as well")
+            there.nv_define(INDEX, 8)
+        target.close()
+
+
+@test
+def an_end_in_order_leaves_the_export_to_be_redeemed():
+    instance, client = serving("ended")
+    before = client.pcr_read(PCR)
+    target = Target(instance)
+    blobs = exported(instance)
+    with connect_unix(instance.path + ".ctrl") as control:
+        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+    instance.wait_for("it goes on", state="stopped")
+    require(target.give(blobs) == 0, "what was exported is not taken")
+    require(target.connect().pcr_read(PCR) == before, "the target is another one")
+
+
+@test
+def a_lock_takes_back():
+    instance, client = serving("locked")
+    target = Target(instance)
+    require(target.give(exported(instance)) == 0, "what was exported is not taken")
+    with connect_unix(instance.path + ".ctrl") as control:
+        require(call(control, CMD_LOCK_STORAGE, struct.pack(">I", 300)) == bytes(4), "LOCK_STORAGE is refused")
+    require(fails(target.connect()), "the target answers after the lock")
+    require(not fails(client), "the source does not answer")
+
+
+@test
+def an_export_that_was_left_opens_nowhere_again():
+    instance, client = serving("left")
+    blobs = exported(instance)
+    client.pcr_extend(PCR, bytes(32))
+    after = client.pcr_read(PCR)
+    target = Target(instance)
+    require(target.give(blobs) == 0, "INIT only checks what it can")
+    require(fails(target.connect()), "the TPM went on from an old moment")
+    with connect_unix(instance.path + ".ctrl") as control:
+        require(call(control, CMD_STOP) == bytes(4), "STOP is refused")
+        for kind, blob in zip((PERMANENT, VOLATILE), blobs):
+            call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob)
+        require(call(control, CMD_INIT, bytes(4)) != bytes(4), "the holder went back to an old moment")
+    instance.call("stop")
+    instance.call("start")
+    client = instance.connect()
+    client.startup()
+    require(client.pcr_read(PCR) != after and not fails(client), "the TPM does not go on")
+
+
+@test
+def what_is_damaged_mixed_or_another_instances_is_refused_at_once():
+    daemon = Daemon()
+    instance, client = serving("first", daemon)
+    other, _ = serving("second", daemon)
+    older = exported(instance)
+    client.pcr_extend(PCR, bytes(32))
+    permanent, volatile = exported(instance)
+    target = Target(instance)
+    require(target.give((permanent, b"")) != 0, "a part of it is enough")
+    require(target.give((volatile, permanent)) != 0, "the parts may be swapped")
+    require(target.give((older[0], volatile)) != 0, "the parts may be of two exports")
+    require(target.give(exported(other)) != 0, "another instance's is taken")
+    require(target.give((permanent[:-1], volatile)) != 0, "it may be cut")
+    require(target.give((permanent, volatile + b"x")) != 0, "it may be longer")
+    for blob in range(2):
+        for _ in range(20):
+            changed = [bytearray(permanent), bytearray(volatile)]
+            at = randomness.randrange(len(changed[blob]))
+            changed[blob][at] ^= 1 << randomness.randrange(8)
+            require(target.give(map(bytes, changed)) != 0, f"byte {at} of part {blob} may be changed")
+    require(target.give((permanent, volatile)) == 0, "the right one is not taken any more")
+    require(not fails(target.connect()), "the target does not go on")
+    require(fails(client), "the source answers as well")
+
+
+@test
+def of_several_targets_one_goes_on():
+    instance, client = serving("several")
+    before = client.pcr_read(PCR)
+    blobs = exported(instance)
+    first = Target(instance)
+    require(first.give(blobs) == 0, "what was exported is not taken")
+    instance.daemon.refuses("VERB_STATE", "start", instance=instance.identity, incoming=True)
+    there = first.connect()
+    require(there.pcr_read(PCR) == before, "the target is another one")
+    second = Target(instance)
+    require(second.give(blobs) != 0 or fails(second.connect()), "it was taken over twice")
+    require(not fails(there), "the first one was fenced")
+
+
+@test
+def vtpmd_that_dies_before_it_is_decided_leaves_the_source():
+    instance, client = serving("cut")
+    before = client.pcr_read(PCR)
+    target = Target(instance)
+    require(target.give(exported(instance)) == 0, "what was exported is not taken")
+    there = target.connect()
+    instance.daemon.kill()
+    require(fails(there), "the target answers without vtpmd")
+    instance.daemon.start()
+    instance.wait_serving()
+    require(client.pcr_read(PCR) == before, "the source does not go on")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ enum act {
     ACT_DECLARE_DEAD, /* the operator's word that there is no holder any more */
     ACT_CHALLENGE,    /* a nonce for the owner's signature */
     ACT_DELETE,
-    ACT_CLONE,  /* another instance is made after this one */
-    ACT_CHANGE, /* what an owner changes between two starts: the state, the owner */
+    ACT_CLONE,     /* another instance is made after this one */
+    ACT_CHANGE,    /* what an owner changes between two starts: the state, the owner */
     ACT_TAKE_OVER, /* an enclave goes on from what the holder, or the last one, has exported */
     ACT_COUNT,
 };

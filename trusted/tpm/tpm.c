@@ -39,9 +39,9 @@
 _Noreturn void __real__plat__Fail(void);
 _Noreturn void __wrap__plat__Fail(void);
 
-static struct tpm *powered;   /* the TPM that libtpms' globals are; NULL while they are none */
-static bool command_running;  /* libtpms has a frame to jump back to */
-static struct span to_resume; /* libtpms' volatile state, until it has loaded it */
+static struct tpm *powered;                   /* the TPM that libtpms' globals are; NULL while they are none */
+static bool command_running;                  /* libtpms has a frame to jump back to */
+static struct span to_resume;                 /* libtpms' volatile state, until it has loaded it */
 static uint32_t buffer_size = TPM_BUFFER_MAX; /* which libtpms gets at each power-on */
 static struct {
     uint8_t command[TPM_BUFFER_MAX]; /* libtpms decrypts parameters in place */

@@ -81,7 +81,7 @@ static struct err run_start(struct ctl_request *request, struct explanation *why
     if (request->incoming) (void)json_object_set_new(arguments, "incoming", json_true());
     TRY(ctl_add_listen(request, arguments, why));
     TRY(ctl_ask_told(request, "start", arguments, &instance, why));
-    return ctl_print(request, instance, ctl_show_outcome, why);
+    return ctl_print(request, instance, request->incoming ? ctl_show_instance : ctl_show_outcome, why);
 }
 
 static bool is_running(const json_t *instance)
@@ -141,7 +141,14 @@ static struct err run_declare_dead(struct ctl_request *request, struct explanati
 
 static struct err run_stop(struct ctl_request *request, struct explanation *why)
 {
-    return request->all ? stop_all(request, why) : end(request, "stop", why);
+    json_t *instance DEFER(ctl_json_close) = NULL;
+    if (request->all && request->incoming) return explain(why, FAIL(USAGE), "--incoming goes with one instance");
+    if (request->all) return stop_all(request, why);
+    if (!request->incoming) return end(request, "stop", why);
+    json_t *arguments = ctl_instance_arguments(request);
+    (void)json_object_set_new(arguments, "incoming", json_true());
+    TRY(ctl_ask(request, "stop", arguments, CTL_LONG_SECONDS, NULL, &instance, why));
+    return ctl_print(request, instance, ctl_show_outcome, why);
 }
 
 /* --- import --- */
@@ -429,7 +436,7 @@ static const struct command {
     {"list", {0}, 0, BIT(DELETED), false, run_list},
     {"show", {"instance"}, 1, 0, false, run_show},
     {"start", {"instance"}, 1, BIT(DECLARE_DEAD) | BIT(INCOMING) | BIT(LISTEN), false, run_start},
-    {"stop", {"instance"}, 1, BIT(ALL), false, run_stop},
+    {"stop", {"instance"}, 1, BIT(ALL) | BIT(INCOMING), false, run_stop},
     {"suspend", {"instance"}, 1, 0, false, run_suspend},
     {"declare-dead", {"instance"}, 1, 0, false, run_declare_dead},
     {"snapshot", {"instance", "name"}, 2, BIT(LIST) | BIT(DELETE), false, ctl_snapshot_run},
@@ -454,7 +461,7 @@ static const char usage[] =
     "  list [--deleted]\n"
     "  show INSTANCE\n"
     "  start INSTANCE [--declare-dead | --incoming [--listen ADDRESS]...]\n"
-    "  stop INSTANCE | stop --all\n"
+    "  stop INSTANCE [--incoming] | stop --all\n"
     "  suspend INSTANCE\n"
     "  declare-dead INSTANCE\n"
     "  snapshot INSTANCE NAME | snapshot --list INSTANCE | snapshot --delete INSTANCE NAME\n"

@@ -153,6 +153,16 @@ void incoming_start(struct instance *instance, json_t *listen, act_done *done, v
              (int)incoming->identity.pid);
 }
 
+void incoming_stop(struct instance *instance, act_done *done, void *ctx)
+{
+    if (!instance->incoming) {
+        lifecycle_refuse(instance, FAIL(VERB_STATE), "there is no incoming process", done, ctx);
+        return;
+    }
+    give_up(instance->incoming, FAIL(VERB_STATE), "it was stopped before it had taken over");
+    done(ctx, OK, NULL, instance);
+}
+
 static void on_attached(void *ctx, struct err result, struct reader *results)
 {
     (void)results;

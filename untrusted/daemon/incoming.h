@@ -17,6 +17,9 @@
  */
 void incoming_start(struct instance *instance, json_t *listen, act_done *done, void *ctx);
 
+/* Ends it, if it has not taken over. ERR_VERB_STATE: there is none. */
+void incoming_stop(struct instance *instance, act_done *done, void *ctx);
+
 /* Whether pid is that process. */
 bool incoming_is(const struct instance *instance, pid_t pid);
 /* There is one, and it could have taken over by now. */

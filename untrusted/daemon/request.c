@@ -107,7 +107,7 @@ static const struct member {
     {"deleted", ONLY(REQUEST_LIST), false, AT(deleted), take_flag, "true or false"},
     {"declare-dead", ONLY(REQUEST_START), false, AT(declare_dead), take_flag, "true or false"},
     {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},
-    {"incoming", ONLY(REQUEST_START), false, AT(incoming), take_flag, "true or false"},
+    {"incoming", ONLY(REQUEST_START) | ONLY(REQUEST_STOP), false, AT(incoming), take_flag, "true or false"},
     {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "the name of an act"},
     {"name", ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOT_DELETE), true, AT(snapshot), take_text, "a string"},
     {"snapshot", ONLY(REQUEST_REVERT), true, AT(snapshot), take_text, "a string"},

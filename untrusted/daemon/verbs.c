@@ -191,7 +191,7 @@ static void do_start(struct client *c, const struct request *request)
 static void do_stop(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
-    if (instance) act_stop(instance, on_act, c);
+    if (instance) (request->incoming ? incoming_stop : act_stop)(instance, on_act, c);
 }
 
 static void do_suspend(struct client *c, const struct request *request)
