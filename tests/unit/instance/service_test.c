@@ -83,9 +83,10 @@ static int connected_to(const struct protocol *protocol)
     return client;
 }
 
-static void open_service(bool awaiting_reset)
+static void open_service_as(bool awaiting_reset, bool incoming)
 {
     struct service_options options = rig_begin(&rig, awaiting_reset);
+    options.incoming = incoming;
     const struct tunnel_options link = {
         .crypto = &rig.crypto,
         .transport = {NULL, send_record, on_linked, on_relink, on_shutdown},
@@ -107,6 +108,11 @@ static void open_service(bool awaiting_reset)
     rig_connect(&rig);
 }
 
+static void open_service(bool awaiting_reset)
+{
+    open_service_as(awaiting_reset, false);
+}
+
 static int set_up_blank(void **state)
 {
     (void)state;
@@ -121,6 +127,15 @@ static int set_up(void **state)
     rig_start(&rig);
     rig_expect_health(&rig, HEALTH_SERVING);
     assert_int_equal(links, 1);
+    return 0;
+}
+
+static int set_up_incoming(void **state)
+{
+    (void)state;
+    open_service_as(false, true);
+    rig_start(&rig);
+    rig_expect_health(&rig, HEALTH_SERVING);
     return 0;
 }
 
@@ -667,6 +682,58 @@ static void a_state_that_is_opened_anew_may_have_to_be_recorded_first(void **sta
     ASK(data, command, reply);
 }
 
+/* --- one that is to take over --- */
+
+static void an_incoming_one_ends_with_its_connection(void **state)
+{
+    (void)state;
+    rig_hang_up(&rig);
+    rig_assert_ended(&rig, SERVICE_FAILED);
+    assert_int_equal(rig.disconnected, 0);
+}
+
+static void an_incoming_one_has_no_receipt_to_give(void **state)
+{
+    (void)state;
+    service_stop(rig.service);
+    rig_assert_ended(&rig, SERVICE_ENDED);
+    assert_int_equal(rig.number[INSTANCE_STOP], 0);
+}
+
+static void an_incoming_one_is_not_suspended(void **state)
+{
+    (void)state;
+    const uint8_t body[8] = {STOP_SUSPEND};
+    const struct span part = span_of(body, sizeof body);
+    assert_ok(wire_send(rig.daemon, WIRE_STOP, &part, 1));
+    rig_expect(&rig, WIRE_STOP_REFUSED);
+    assert_int_equal(rig.number[INSTANCE_STOP], 0);
+}
+
+static void an_incoming_one_does_not_begin_anew(void **state)
+{
+    (void)state;
+    rig.fault = FAIL(SGX_FAULT);
+    ASK(data, command, failure);
+    SAY(control, cmd_init);
+    rig_assert_ended(&rig, SERVICE_FAILED);
+}
+
+static void what_has_taken_over_is_a_holder_like_any_other(void **state)
+{
+    (void)state;
+    rig.stores = true;
+    SAY(data, command);
+    rig_expect_commit(&rig, 1);
+    rig_peer(&rig, RECORD_DATA, RIG_ANCHORED);
+    hear(data, reply, sizeof reply);
+    rig_hang_up(&rig);
+    rig_run_for(&rig, 10000);
+    assert_int_equal(rig.disconnected, 1);
+    service_stop(rig.service);
+    assert_int_equal(rig.number[INSTANCE_STOP], 1);
+}
+
 static void a_connection_that_is_lost_before_link_ends_the_enclave(void **state)
 {
     (void)state;
@@ -818,6 +885,11 @@ int main(void)
         SERVICE_TEST(a_command_that_changes_nothing_is_answered_at_once),
         SERVICE_TEST(an_answer_waits_until_its_state_is_recorded),
         SERVICE_TEST(many_commits),
+        cmocka_unit_test_setup_teardown(an_incoming_one_ends_with_its_connection, set_up_incoming, tear_down),
+        cmocka_unit_test_setup_teardown(an_incoming_one_has_no_receipt_to_give, set_up_incoming, tear_down),
+        cmocka_unit_test_setup_teardown(an_incoming_one_is_not_suspended, set_up_incoming, tear_down),
+        cmocka_unit_test_setup_teardown(an_incoming_one_does_not_begin_anew, set_up_incoming, tear_down),
+        cmocka_unit_test_setup_teardown(what_has_taken_over_is_a_holder_like_any_other, set_up_incoming, tear_down),
         SERVICE_TEST(after_the_timeout_everything_fails_and_the_enclave_is_left_alone),
         SERVICE_TEST(the_timeout_is_of_each_commit),
         SERVICE_TEST(health_counts_commands_and_commits),
