@@ -116,7 +116,7 @@ static struct err reset_established(struct instance *instance, const struct requ
     if (result.code == ERR_TPM_OFF || result.code == ERR_BAD_VALUE) return refuse(instance, result, out);
     TRY(result);
     begin_response(instance, OK);
-    return effect_release(instance, out);
+    return effect_settle(instance, out); /* a TPM 1.2 keeps the bit in its permanent state */
 }
 
 static struct err take_part(struct instance *instance, const struct request *request, struct writer *out)

@@ -239,7 +239,8 @@ static struct err write_provision(const struct manager *manager, const struct le
     TRY(write_u8(w, (uint8_t)(resumes ? PEER_MODE_RESUME : mode_of(row))));
     TRY(write_u8(w, (uint8_t)link_kind_of(row)));
     TRY(write_u8(w, (uint8_t)row->lockout_heals));
-    TRY(write_zeros(w, 5, &padding));
+    TRY(write_u8(w, (uint8_t)row->family));
+    TRY(write_zeros(w, 4, &padding));
     TRY(write_bytes(w, row->root_key, sizeof row->root_key));
     TRY(write_bytes(w, known.key, sizeof known.key));
     TRY(write_bytes(w, row->sealed_by, sizeof row->sealed_by));

@@ -11,6 +11,8 @@
 /* listen: an array of addresses. On an error *out_reason says what is wrong with it. ERR_BAD_VALUE, ERR_LABEL_BAD. */
 struct err spawn_check(const struct supervisor *supervisor, const char *label, const json_t *listen,
                        const char **out_reason);
+/* Before create, too: there is a protocol that only a TPM 2.0 is served by. ERR_TPM_FAMILY. */
+struct err spawn_check_family(const json_t *listen, enum peer_family family, const char **out_reason);
 void spawn_enqueue(struct instance *instance);
 /* It serves, or does not start: another one may. */
 void spawn_finished(struct instance *instance);
