@@ -17,9 +17,8 @@ struct family {
 
     /* --- the state, as it is sealed, and the parts that libtpms loads and stores by name; libtpms may be off --- */
 
-    /* ERR_STATE_REJECTED if it is not one of this family's. What is inside a part is libtpms' to judge. */
-    struct err (*check)(struct span state);
-    /* False if the state has no part of that name. */
+    /* False if the state has no part of that name, or is not one of this family's. What is inside a part is libtpms' to
+     * judge. */
     bool (*find)(struct span state, const char *name, struct span *out_part);
     /* The state with this part in place of the one of that name, or without it if part is empty, becomes tpm's
      * (tpm_keep_state). ERR_TPM: there are no parts of that name. ERR_NO_MEMORY. */

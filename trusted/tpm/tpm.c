@@ -210,7 +210,6 @@ static struct err libtpms_on(struct tpm *tpm)
         .tpm_io_getphysicalpresence = get_physical_presence,
     };
     if (powered) panic(PANIC_INVARIANT);
-    if (tpm->permanent) TRY(family->check(span_of(tpm->permanent, tpm->permanent_size)));
     ENSURE(TPMLIB_RegisterCallbacks(&callbacks) == TPM_SUCCESS, TPM);
     ENSURE(TPMLIB_ChooseTPMVersion(family->version) == TPM_SUCCESS, TPM);
     ENSURE(TPMLIB_SetBufferSize(TPM_BUFFER_MAX, NULL, NULL) == TPM_BUFFER_MAX, TPM);

@@ -43,14 +43,7 @@ static struct err parse(struct span state, struct parts *out)
         TRY(read_u32(&r, &sizes[i]));
     for (size_t i = 0; i < PART_COUNT; i++)
         TRY(read_span(&r, sizes[i], &out->part[i]));
-    ENSURE(sizes[0] > 0, BAD_VALUE);
     return reader_end(&r);
-}
-
-static struct err check(struct span state)
-{
-    struct parts parts;
-    return parse(state, &parts).code ? FAIL(STATE_REJECTED) : OK;
 }
 
 static size_t index_of(const char *name)
@@ -174,7 +167,6 @@ static bool failed(const struct tpm *tpm)
 
 const struct family tpm_family_12 = {
     .version = TPMLIB_TPM_VERSION_1_2,
-    .check = check,
     .find = find,
     .put = put,
     .begun = nothing,

@@ -29,18 +29,12 @@ static void wipe_fresh_bytes(struct fresh_bytes *fresh)
     wipe(fresh, sizeof *fresh);
 }
 
-/* Its state is libtpms' one part. */
-static struct err check_20(struct span state)
-{
-    (void)state;
-    return OK;
-}
-
 static bool is_permanent(const char *name)
 {
     return strcmp(name, TPM_PERMANENT_ALL_NAME) == 0;
 }
 
+/* Its state is libtpms' one part. */
 static bool find_20(struct span state, const char *name, struct span *out_part)
 {
     *out_part = state;
@@ -180,7 +174,6 @@ static bool failed_20(const struct tpm *tpm)
 
 const struct family tpm_family_20 = {
     .version = TPMLIB_TPM_VERSION_2,
-    .check = check_20,
     .find = find_20,
     .put = put_20,
     .begun = begun_20,
