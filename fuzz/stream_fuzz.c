@@ -9,8 +9,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct protocol *const protocols[] = {&protocol_stream, &protocol_control, &protocol_mssim_command,
-                                                   &protocol_mssim_platform};
+static const struct protocol *const protocols[] = {&protocol_stream,        &protocol_control,
+                                                   &protocol_mssim_command, &protocol_mssim_platform,
+                                                   &protocol_stream_12,     &protocol_control_12};
 
 #define REQUIRE(condition)                                                                                             \
     do {                                                                                                               \

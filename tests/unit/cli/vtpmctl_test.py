@@ -995,6 +995,15 @@ def what_heals_lockout_is_said_at_create_and_shown(place):
         tap.require(re.search(rf"^{caption} +{value}$", text, re.MULTILINE), text)
 
 
+@test
+def the_family_is_said_at_create_and_shown(place):
+    place.daemon.answers.update(create=WEB1, show=DB1)
+    place.succeeds("create", "web1", "--tpm", "1.2")
+    tap.require(place.daemon.asked("create") == [{"label": "web1", "tpm": "1.2"}], place.daemon.requests)
+    text = place.succeeds("show", "db1")
+    tap.require(re.search(r"^TPM +1\.2$", text, re.MULTILINE), text)
+
+
 # --- completion ---
 
 
