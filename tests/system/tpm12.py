@@ -146,6 +146,14 @@ def its_capabilities_are_those_of_swtpm_that_there_are():
 
 # --- what it keeps -----------------------------------------------------------------------------------------------------
 
+def fits_into_4_mib(instance):
+    """As limits.py has it for a TPM 2.0."""
+    for pid in (instance.keeper(), instance.worker()):
+        with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+            locked = next(int(line.split()[1]) for line in file if line.startswith("VmLck:"))
+        require(locked <= 4096, f"{locked} KiB are locked")
+
+
 @test
 def an_owner_and_his_counter_outlive_stop_start_and_vtpmd():
     daemon = Daemon()
@@ -160,6 +168,7 @@ def an_owner_and_his_counter_outlive_stop_start_and_vtpmd():
     client.be_present()
     client.nv_define(NV_INDEX, 16)
     client.nv_write(NV_INDEX, b"sixteen bytes...")
+    fits_into_4_mib(instance)
     instance.stop()
     daemon.restart()
     instance.start()
