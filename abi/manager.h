@@ -102,7 +102,8 @@ enum manager_effect {
 
 enum manager_verb {
     /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros, u8 origin
-     * (enum manager_origin), u8 what heals lockout (enum peer_lockout_heals), u8[6] 0. Result: row. */
+     * (enum manager_origin), u8 what heals lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8[5] 0. A
+     * TPM 1.2 is made here, and its lockout heals with time: else ERR_TPM_FAMILY. Result: row. */
     MANAGER_CREATE = 1,
     /* u8[16] id. Allows one start and asks for the enclave (CREATE_ENCLAVE). Result: row. */
     MANAGER_START_INSTANCE = 2,
@@ -133,7 +134,7 @@ enum manager_verb {
      * sealed state of this instance, u8[32] MRENCLAVE of the manager under which that was sealed. Not while it is allowed
      * or held. That state becomes the newest, with this version, which has to be the recorded one + 1; epoch + 1; the
      * next start raises it to what may not go back, and what was suspended is gone. The STORE has the version: the host
-     * adds the state itself. ERR_STATE_MISSING if there never was a state. Result: row.
+     * adds the state itself. ERR_STATE_MISSING if there never was a state, ERR_TPM_FAMILY of a TPM 1.2. Result: row.
      */
     MANAGER_REVERT = 13,
     /* u8[16] id, u8[64] signature of the owner so far or zeros, then u8[32] new owner's Ed25519 key or zeros (the
@@ -184,7 +185,8 @@ enum manager_origin {
  * (enum manager_origin), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64 deaths
  * declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32] holder
  * key, u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of the source
- * (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8[6] 0
+ * (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8 family of the TPM
+ * (enum peer_family), u8[5] 0
  */
 #define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 5u * 32u + 16u + 8u)
 #define MANAGER_LIST_MAX     24u /* rows in one answer */

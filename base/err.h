@@ -75,6 +75,7 @@ struct [[nodiscard]] err {
     X(TPM, 98, "the TPM library failed")                                                                               \
     X(TPM_OFF, 99, "the TPM is powered off")                                                                           \
     X(TPM_FAILED, 100, "the TPM is in failure mode, which only a reset of the machine ends; it cannot be suspended")   \
+    X(TPM_FAMILY, 101, "a TPM 1.2 cannot do this: only a TPM 2.0 can")                                                 \
     /* the host */                                                                                                     \
     X(SYSTEM, 112, "a system call failed")                                                                             \
     X(USAGE, 113, "the command line is wrong")                                                                         \

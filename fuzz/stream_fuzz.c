@@ -9,8 +9,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct protocol *const protocols[] = {&protocol_stream, &protocol_control, &protocol_mssim_command,
-                                                   &protocol_mssim_platform};
+static const struct protocol *const protocols[8] = {
+    &protocol_stream,    &protocol_control,    &protocol_mssim_command, &protocol_mssim_platform,
+    &protocol_stream_12, &protocol_control_12, &protocol_stream_12,     &protocol_control_12,
+};
 
 #define REQUIRE(condition)                                                                                             \
     do {                                                                                                               \
@@ -61,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 2 || size > RECEIVE_MAX + 1) return 0;
     const uint8_t choice = data[0];
-    const struct protocol *protocol = protocols[choice & 3];
+    const struct protocol *protocol = protocols[(choice & 3) | (choice >> 5 & 4)];
     struct span received = span_of(data + 1, size - 1);
     while (received.size) {
         const struct message message = parse(protocol, received, choice);

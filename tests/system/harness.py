@@ -565,12 +565,13 @@ class Front(Process):
     """vtpm-front between its own client socket, an instance's front.sock and vtpmd; paths may be those of a relay."""
 
     def __init__(self, instance, directory=None, name="vtpm-front", daemon_path=None, front_path=None, key=None,
-                 identity=None):
+                 identity=None, tpm=None):
         self.path = os.path.join(directory or instance.daemon.directory, f"{name}.sock")
         arguments = [program("vtpm-front"), "--daemon", daemon_path or os.path.join(instance.daemon.run, "daemon.sock"),
                      "--id", identity or instance.identity, "--instance", f"unix:{front_path or instance.front_path}",
                      "--swtpm", f"unix:{self.path}"]
         arguments += ["--key", key] if key else []
+        arguments += ["--tpm", tpm] if tpm else []
         arguments += [] if SECRET_MEMORY else ["--ordinary-memory"]
         super().__init__(name, arguments, directory or instance.daemon.directory)
 

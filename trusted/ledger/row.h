@@ -38,7 +38,8 @@ struct ledger_row {
     uint8_t floors[PEER_FLOORS_SIZE];      /* of the newest state that an instance committed */
     struct instance_id source;             /* of a clone; else zeros */
     enum peer_lockout_heals lockout_heals;
-    bool reverted; /* the newest state is one that was put back, and was not started since */
+    enum peer_family family; /* of the TPM; never changes */
+    bool reverted;           /* the newest state is one that was put back, and was not started since */
 
     uint64_t store; /* not stored: what is above is durable when this store is */
 };

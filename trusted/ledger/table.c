@@ -24,7 +24,8 @@ struct packed_row {
     bool has_owner;
     bool has_front_key;
     bool reverted;
-    uint8_t lockout_heals;
+    uint8_t lockout_heals : 4; /* one byte for both: a row has no room for another */
+    uint8_t family : 4;
     uint8_t label_size;
     uint8_t rest[];
 };
@@ -135,7 +136,8 @@ static void pack(const struct ledger_row *row, uint16_t sealed_by, uint16_t prov
     out->has_owner = row_has_owner(row);
     out->has_front_key = row_has_front_key(row);
     out->reverted = row->reverted;
-    out->lockout_heals = (uint8_t)row->lockout_heals;
+    out->lockout_heals = (uint8_t)row->lockout_heals & 0xf;
+    out->family = (uint8_t)row->family & 0xf;
     out->label_size = (uint8_t)strnlen(row->label, sizeof row->label);
     uint8_t *place = put(out->rest, row->label, out->label_size);
     if (out->has_owner) place = put(place, row->owner, sizeof row->owner);
@@ -162,6 +164,7 @@ void table_read(const struct table *table, uint32_t slot, struct ledger_row *out
                                .created = row->created,
                                .deaths = row->deaths,
                                .lockout_heals = row->lockout_heals,
+                               .family = row->family,
                                .reverted = row->reverted,
                                .store = row->notes.store};
     image_of(table, row->sealed_by, out->sealed_by);

@@ -238,7 +238,8 @@ static struct err write_provision_head(const struct ledger_row *row, uint64_t st
     TRY(write_u8(w, (uint8_t)mode));
     TRY(write_u8(w, (uint8_t)link_kind_of(row)));
     TRY(write_u8(w, (uint8_t)row->lockout_heals));
-    return write_zeros(w, 5, &padding);
+    TRY(write_u8(w, (uint8_t)row->family));
+    return write_zeros(w, 4, &padding);
 }
 
 struct export_root {

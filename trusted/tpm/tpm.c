@@ -22,22 +22,19 @@
 #include "base/memory.h"
 #include "trusted/runtime/entropy.h"
 #include "trusted/runtime/panic.h"
+#include "trusted/tpm/family.h"
 #include "trusted/tpm/fast_path.h"
-#include "trusted/tpm/floors.h"
 #include "trusted/tpm/libtpms.h"
-#include "trusted/tpm/lockout.h"
 
 #define RESPONSE_HEADER_SIZE 10u /* tag, size, code (Part 1, 18.2) */
 #define STIR_SIZE            48u /* libtpms' DRBG_SEED: AES-256 key and block */
 #define DIGEST_SIZE          32u /* SHA-256 */
 #define CHECKSUM_SIZE        20u /* of libtpms' volatile state */
 
-#define TPM_CC_SHUTDOWN      0x145u
-#define TPM_SU_CLEAR         0u
-#define TPM_SU_STATE         1u
-
 _Noreturn void __real__plat__Fail(void);
 _Noreturn void __wrap__plat__Fail(void);
+
+static const struct family *family = &tpm_family_20;
 
 static struct tpm *powered;                   /* the TPM that libtpms' globals are; NULL while they are none */
 static bool command_running;                  /* libtpms has a frame to jump back to */
@@ -56,6 +53,16 @@ void __wrap__plat__Fail(void)
 {
     if (command_running) __real__plat__Fail();
     panic(PANIC_ABORT);
+}
+
+void tpm_choose_family(enum tpm_family chosen)
+{
+    static const struct family *const families[] = {
+        [TPM_FAMILY_20] = &tpm_family_20,
+        [TPM_FAMILY_12] = &tpm_family_12,
+    };
+    if (powered) panic(PANIC_INVARIANT);
+    family = families[chosen];
 }
 
 static bool is_permanent(const char *name)
@@ -83,14 +90,16 @@ static TPM_RESULT hand_out(struct span state, unsigned char **data, uint32_t *le
 static TPM_RESULT load(unsigned char **data, uint32_t *length, uint32_t tpm_number, const char *name)
 {
     (void)tpm_number;
+    struct span part;
     if (is_volatile(name) && to_resume.size > 0) {
         TPM_RESULT result = hand_out(to_resume, data, length);
         if (result == TPM_SUCCESS) to_resume = span_empty();
         return result;
     }
-    if (!is_permanent(name)) return TPM_RETRY;
-    if (!powered->permanent) return powered->manufacture ? TPM_RETRY : TPM_FAIL;
-    return hand_out(span_of(powered->permanent, powered->permanent_size), data, length);
+    if (!powered->permanent) return !is_permanent(name) || powered->manufacture ? TPM_RETRY : TPM_FAIL;
+    if (family->find(span_of(powered->permanent, powered->permanent_size), name, &part))
+        return hand_out(part, data, length);
+    return is_permanent(name) ? TPM_FAIL : TPM_RETRY;
 }
 
 static void forget_volatile(struct tpm *tpm)
@@ -122,30 +131,27 @@ static struct err set_permanent(struct tpm *tpm, struct span permanent)
     return OK;
 }
 
-/* What Clock was when s_NV was last written, which is what is in the state that is loaded from it or stored. */
-static uint64_t clock_in_nv(void)
+struct err tpm_keep_state(struct tpm *tpm, struct span state)
 {
-    uint64_t clock;
-    memcpy(&clock, s_NV + LIBTPMS_NV_GO + offsetof(struct libtpms_orderly, clock), sizeof clock);
-    return clock;
+    TRY(set_permanent(tpm, state));
+    tpm->commit_pending = true;
+    return OK;
 }
 
 /* libtpms' memory has changed already and cannot go back: a failure here is the TPM's failure mode. */
 static TPM_RESULT store(const unsigned char *data, uint32_t length, uint32_t tpm_number, const char *name)
 {
     (void)tpm_number;
-    if (!is_permanent(name)) return TPM_FAIL;
-    if (set_permanent(powered, span_of(data, length)).code) return TPM_FAIL;
-    powered->commit_pending = true;
-    powered->stored_clock = clock_in_nv();
-    return TPM_SUCCESS;
+    return length > 0 && !family->put(powered, name, span_of(data, length)).code ? TPM_SUCCESS : TPM_FAIL;
 }
 
 static TPM_RESULT delete_name(uint32_t tpm_number, const char *name, TPM_BOOL must_exist)
 {
     (void)tpm_number;
-    (void)name;
-    return must_exist ? TPM_FAIL : TPM_SUCCESS;
+    struct span part;
+    if (!powered->permanent || !family->find(span_of(powered->permanent, powered->permanent_size), name, &part))
+        return must_exist ? TPM_FAIL : TPM_SUCCESS;
+    return family->put(powered, name, span_empty()).code ? TPM_FAIL : TPM_SUCCESS;
 }
 
 static TPM_RESULT init(void)
@@ -176,15 +182,11 @@ static void wipe_fresh_bytes(struct fresh_bytes *fresh)
     wipe(fresh, sizeof *fresh);
 }
 
-/* The state brings its generator's state along, and the same state may have been loaded before. */
-static struct err stir(void)
+static void stir_libcrypto(void)
 {
     struct fresh_bytes fresh DEFER(wipe_fresh_bytes);
     entropy_fill(fresh.bytes, sizeof fresh.bytes);
     RAND_add(fresh.bytes, sizeof fresh.bytes, sizeof fresh.bytes);
-    entropy_fill(fresh.bytes, sizeof fresh.bytes);
-    ENSURE(CryptRandomStir(sizeof fresh.bytes, fresh.bytes) == 0, TPM);
-    return OK;
 }
 
 static void libtpms_off(struct tpm *tpm)
@@ -198,7 +200,7 @@ static void libtpms_off(struct tpm *tpm)
 /* Until it was told, libtpms takes itself for a TPM 1.2. */
 static struct err choose_family(void)
 {
-    ENSURE(powered || TPMLIB_ChooseTPMVersion(TPMLIB_TPM_VERSION_2) == TPM_SUCCESS, TPM);
+    ENSURE(powered || TPMLIB_ChooseTPMVersion(family->version) == TPM_SUCCESS, TPM);
     return OK;
 }
 
@@ -224,17 +226,10 @@ static struct err libtpms_on(struct tpm *tpm)
     tpm->orderly = true;
     struct err err = OK;
     if (TPMLIB_MainInit() != TPM_SUCCESS) err = FAIL(STATE_REJECTED);
-    if (!err.code) err = stir();
-    tpm->stored_clock = clock_in_nv();
+    stir_libcrypto();
+    if (!err.code) err = family->begun(tpm);
     if (err.code) libtpms_off(tpm);
     return err;
-}
-
-/* The memory that libtpms stores in parts, or only when a command changes it. A commit is pending afterwards. */
-static struct err save(void)
-{
-    ENSURE(NvWrite(LIBTPMS_NV_GP, sizeof gp, &gp) && NvWrite(LIBTPMS_NV_GO, sizeof go, &go) && NvCommit(), TPM);
-    return OK;
 }
 
 /* A power-on that failed leaves nothing behind. */
@@ -255,28 +250,12 @@ struct err tpm_power_on_new(struct tpm *tpm)
     return FAIL(TPM);
 }
 
-/* From here on in the TPM that is on and was not started yet; stored with the next commit, which TPM2_Startup is. */
-static struct err set_clock(uint64_t clock)
-{
-    go.clock = clock;
-    ENSURE(NvWrite(LIBTPMS_NV_GO, sizeof go, &go), TPM);
-    return OK;
-}
-
-/* A command that says a Clock beyond the reserve is answered after a commit of it. */
-static struct err keep_clock(const struct tpm *tpm)
-{
-    if (g_inFailureMode || go.clock <= tpm->stored_clock + floors_clock_reserve()) return OK;
-    return save();
-}
-
 struct err tpm_power_on(struct tpm *tpm, struct span permanent)
 {
     *tpm = (struct tpm){0};
     TRY(set_permanent(tpm, permanent));
     struct err err = libtpms_on(tpm);
-    if (!err.code) err = set_clock(go.clock + floors_clock_reserve());
-    if (!err.code && lockout_start()) err = save();
+    if (!err.code) err = family->opened(tpm);
     if (err.code) fall_back_off(tpm);
     return err;
 }
@@ -297,10 +276,7 @@ struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const s
     *tpm = (struct tpm){0};
     TRY(set_permanent(tpm, permanent));
     struct err err = libtpms_on(tpm);
-    if (!err.code) {
-        floors_raise(floors);
-        err = save();
-    }
+    if (!err.code) err = family->reverted(tpm, floors);
     if (err.code) fall_back_off(tpm);
     return err;
 }
@@ -308,7 +284,7 @@ struct err tpm_power_on_reverted(struct tpm *tpm, struct span permanent, const s
 void tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out)
 {
     if (tpm->on)
-        floors_read(out);
+        family->read_floors(out);
     else
         *out = tpm->floors;
 }
@@ -316,16 +292,6 @@ void tpm_read_floors(const struct tpm *tpm, struct tpm_floors *out)
 static bool digest(struct span bytes, uint8_t out[DIGEST_SIZE])
 {
     return CryptHashBlock(LIBTPMS_SHA256, (uint32_t)bytes.size, bytes.data, DIGEST_SIZE, out) == DIGEST_SIZE;
-}
-
-/* TPM2_Commit's secrets are computed from these, so two lives of one state would give out the same ones. */
-static struct err renew_commits(void)
-{
-    uint16_t size = sizeof gr.commitNonce - sizeof size;
-    memcpy(gr.commitNonce, &size, sizeof size);
-    ENSURE(CryptRandomGenerate(size, gr.commitNonce + sizeof size) == size, TPM);
-    memset(gr.commitArray, 0, sizeof gr.commitArray);
-    return OK;
 }
 
 /* libtpms' volatile state with the digest of the permanent state before it, into tpm->suspended. */
@@ -350,8 +316,8 @@ static struct err keep_volatile(struct tpm *tpm)
 struct err tpm_capture(struct tpm *tpm, size_t limit, struct span *out_volatile)
 {
     ENSURE(tpm->on, TPM_OFF);
-    ENSURE(!g_inFailureMode, TPM_FAILED);
-    TRY(save());
+    ENSURE(!family->failed(tpm), TPM_FAILED);
+    TRY(family->save(tpm));
     TRY(keep_volatile(tpm));
     if (tpm->permanent_size + tpm->suspended_size > limit) {
         forget_volatile(tpm);
@@ -379,36 +345,20 @@ struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volati
     struct err err = libtpms_on(tpm);
     if (!err.code && to_resume.size > 0) err = FAIL(NO_MEMORY);
     to_resume = span_empty();
-    if (!err.code) err = renew_commits();
-    if (err.code)
-        fall_back_off(tpm);
-    else
-        tpm->orderly = gp.orderlyState < LIBTPMS_SU_DA_USED;
+    if (!err.code) err = family->resumed(tpm);
+    if (err.code) fall_back_off(tpm);
     return err;
 }
 
-/* TPM2_Shutdown is what stores the Clock, and a machine's reset does without. */
 struct err tpm_reset(struct tpm *tpm)
 {
-    uint64_t clock = 0;
+    uint64_t kept = 0;
     if (tpm->on) {
-        clock = go.clock;
+        kept = family->before_reset();
         libtpms_off(tpm);
     }
     TRY(libtpms_on(tpm));
-    return set_clock(clock > go.clock ? clock : go.clock);
-}
-
-/* Whether this was a TPM2_Shutdown that succeeded. */
-static bool is_shutdown(struct span command, struct span response)
-{
-    struct reader request = reader_of(command);
-    struct reader answer = reader_of(response);
-    struct span skipped;
-    uint32_t number = 0, code = 0;
-    bool parsed = !read_span(&request, 6, &skipped).code && !read_be32(&request, &number).code &&
-                  !read_span(&answer, 6, &skipped).code && !read_be32(&answer, &code).code;
-    return parsed && number == TPM_CC_SHUTDOWN && code == 0;
+    return family->after_reset(kept);
 }
 
 /* Runs the command that lies in buffers; its response lies there afterwards, until wipe_buffers. */
@@ -441,9 +391,8 @@ struct err tpm_command(struct tpm *tpm, uint8_t locality, struct span command, s
     if (command.size) memcpy(buffers.command, command.data, command.size);
     struct span answer = span_empty();
     struct err err = run(tpm, locality, (uint32_t)command.size, &answer);
-    if (!err.code) err = keep_clock(tpm);
+    if (!err.code) err = family->answered(tpm, command, answer);
     if (!err.code) err = write_span(response, answer);
-    tpm->orderly = is_shutdown(command, answer);
     wipe_buffers(command.size, err.code ? sizeof buffers.response : answer.size);
     return err;
 }
@@ -467,30 +416,17 @@ struct err tpm_reset_established(struct tpm *tpm, uint8_t locality)
     return OK;
 }
 
-/* True if the TPM took it. */
-static bool shut_down(struct tpm *tpm, uint16_t type)
-{
-    uint8_t command[12];
-    uint8_t response[TPM_BUFFER_MAX];
-    struct writer w = writer_of(command, sizeof command);
-    struct writer answer = writer_of(response, sizeof response);
-    bool written = !write_be16(&w, 0x8001).code && !write_be32(&w, sizeof command).code &&
-                   !write_be32(&w, TPM_CC_SHUTDOWN).code && !write_be16(&w, type).code;
-    return written && !tpm_command(tpm, 0, writer_span(&w), &answer).code && tpm->orderly;
-}
-
 struct err tpm_power_off(struct tpm *tpm)
 {
     ENSURE(tpm->on, TPM_OFF);
-    /* A TPM that was never started, or is in failure mode, refuses both, and has nothing to save. */
-    if (!tpm->orderly && !shut_down(tpm, TPM_SU_STATE)) (void)shut_down(tpm, TPM_SU_CLEAR);
+    family->shut_down(tpm);
     return tpm_cut_off(tpm);
 }
 
 struct err tpm_cut_off(struct tpm *tpm)
 {
     ENSURE(tpm->on, TPM_OFF);
-    floors_read(&tpm->floors);
+    family->read_floors(&tpm->floors);
     libtpms_off(tpm);
     return OK;
 }
@@ -537,7 +473,7 @@ struct err tpm_write_info(uint32_t flags, struct writer *out)
 
 bool tpm_in_failure_mode(const struct tpm *tpm)
 {
-    return tpm->on && g_inFailureMode;
+    return tpm->on && family->failed(tpm);
 }
 
 bool tpm_take_commit(struct tpm *tpm, struct span *out_permanent)

@@ -1,5 +1,7 @@
 /*
- * One TPM 2.0: libtpms and its globals, caged. There is one per enclave because libtpms has one per process.
+ * One TPM: libtpms and its globals, caged. There is one per enclave because libtpms has one per process. It is a TPM 2.0
+ * unless tpm_choose_family said otherwise; what is said of TPM2 commands and of floors below is true of a TPM 2.0, and
+ * tpm12.c says what stands in their place for a TPM 1.2.
  *
  * Guarantees: the locality of a command is the argument's, never the command's; a TPM is manufactured only when the
  * caller says so, and never because a state did not load; every state that libtpms wants kept is handed out exactly
@@ -27,8 +29,15 @@ struct tpm {
     size_t suspended_size;
     uint64_t stored_clock;    /* ms; Clock in permanent */
     struct tpm_floors floors; /* when it was powered off or suspended */
+    bool failed;              /* a TPM 1.2 answered that it is in failure mode */
     bool orderly;             /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
 };
+
+/* Stable: the manager tells it (abi/peer.h). */
+enum tpm_family { TPM_FAMILY_20 = 0, TPM_FAMILY_12 = 1 };
+
+/* From now on, for every TPM that is powered on; none is now. A state of another family is rejected. */
+void tpm_choose_family(enum tpm_family family);
 
 /* Makes a new TPM with seeds of its own and powers it on. A commit is pending afterwards. ERR_TPM. */
 struct err tpm_power_on_new(struct tpm *tpm);

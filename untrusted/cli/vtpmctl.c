@@ -39,6 +39,7 @@ static struct err create_arguments(const struct ctl_request *request, json_t **o
         TRY(ctl_read_public_key(request->front_key, "X25519", key, why));
         ENSURE(json_object_set_new(arguments, "front-key", json_string(key)) == 0, NO_MEMORY);
     }
+    if (request->tpm) ENSURE(json_object_set_new(arguments, "tpm", json_string(request->tpm)) == 0, NO_MEMORY);
     if (request->lockout_heals)
         ENSURE(json_object_set_new(arguments, "lockout-heals", json_string(request->lockout_heals)) == 0, NO_MEMORY);
     TRY(ctl_add_start_arguments(request, arguments, why));
@@ -362,6 +363,7 @@ enum option_number {
     PWDFILE,
     KDF,
     LOCKOUT_HEALS,
+    TPM,
     LIST,
     DELETE,
     SET,
@@ -395,6 +397,7 @@ static const struct option long_options[] = {
     {"pwdfile", required_argument, NULL, PWDFILE},
     {"kdf", required_argument, NULL, KDF},
     {"lockout-heals", required_argument, NULL, LOCKOUT_HEALS},
+    {"tpm", required_argument, NULL, TPM},
     {"list", no_argument, NULL, LIST},
     {"delete", no_argument, NULL, DELETE},
     {"set", required_argument, NULL, SET},
@@ -423,7 +426,7 @@ static const struct command {
     {"create",
      {"label"},
      1,
-     BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START) | BIT(LOCKOUT_HEALS),
+     BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START) | BIT(LOCKOUT_HEALS) | BIT(TPM),
      false,
      run_create},
     {"import",
@@ -455,7 +458,7 @@ static const struct command {
 static const char usage[] =
     "usage: vtpmctl [--socket PATH] [--json] [--timeout SECONDS] COMMAND\n"
     "  create LABEL [--owner PUBKEY.pem] [--front-key PUBKEY.pem] [--listen ADDR]... [--no-start]\n"
-    "         [--lockout-heals time|start-only|never]\n"
+    "         [--tpm 2.0|1.2] [--lockout-heals time|start-only|never]\n"
     "  import LABEL --from DIR [--key FILE [--key-format hex|binary] | --pwdfile FILE [--kdf pbkdf2|sha512]]\n"
     "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never]\n"
     "  list [--deleted]\n"
@@ -494,6 +497,7 @@ static struct err take_option(int option, const char *argument, struct ctl_reque
         [KDF] = &request->from.kdf,
         [STATE_DIR] = &request->state_dir,
         [LOCKOUT_HEALS] = &request->lockout_heals,
+        [TPM] = &request->tpm,
         [SET] = &request->set,
         [SIGNATURE] = &request->signature,
         [OUT] = &request->out,

@@ -90,6 +90,7 @@ static struct err ask_create(struct creation *creation, const struct create *cre
     memcpy(bytes + MANAGER_LABEL_SIZE + ED25519_PUBLIC_SIZE, create->front_key, X25519_SIZE);
     bytes[sizeof bytes - 8] = create->import ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
     bytes[sizeof bytes - 7] = create->lockout_heals;
+    bytes[sizeof bytes - 6] = create->family;
     return manager_ask(creation->supervisor->manager, MANAGER_CREATE, span_of(bytes, sizeof bytes), on_created,
                        creation);
 }
@@ -104,6 +105,8 @@ void act_create(struct supervisor *supervisor, const struct create *create, act_
 {
     const char *reason = NULL;
     struct err result = spawn_check(supervisor, create->label, create->listen, &reason);
+    const enum peer_family family = create->source ? create->source->row.family : create->family;
+    if (!result.code) result = spawn_check_family(create->listen, family, &reason);
     if (result.code) {
         done(ctx, result, reason, NULL);
         return;

@@ -228,7 +228,9 @@ struct err effects_read_row(struct reader *r, struct manager_row *out_row)
     TRY(read_u8(r, &row.lockout_heals));
     ENSURE(row.lockout_heals >= PEER_LOCKOUT_TIME && row.lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
     TRY(read_flag(r, &row.reverted));
-    TRY(read_padding(r, 6));
+    TRY(read_u8(r, &row.family));
+    ENSURE(row.family <= PEER_FAMILY_12, BAD_VALUE);
+    TRY(read_padding(r, 5));
     *out_row = row;
     return OK;
 }

@@ -50,6 +50,7 @@ struct request {
     const char *act;      /* the argument "verb" of challenge */
     const char *snapshot; /* "name" or "snapshot" */
     const char *lockout_heals;
+    const char *tpm; /* the family */
     json_t *listen;
     bool start;
     bool import;

@@ -9,11 +9,12 @@
 
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
+#include "untrusted/daemon/view.h"
 #include "untrusted/front/address.h"
 #include "untrusted/host/log.h"
 
 #define LISTEN_MAX    8u
-#define ARGUMENTS_MAX (21u + 2u * LISTEN_MAX)
+#define ARGUMENTS_MAX (23u + 2u * LISTEN_MAX)
 #define TEXT_SIZE     256u
 #define FRONT         "front"
 
@@ -83,6 +84,20 @@ struct err spawn_check(const struct supervisor *supervisor, const char *label, c
     json_array_foreach(listen, index, value)
     {
         ENSURE(!check_address(json_string_value(value)).code, BAD_VALUE);
+    }
+    return OK;
+}
+
+struct err spawn_check_family(const json_t *listen, enum peer_family family, const char **out_reason)
+{
+    size_t index = 0;
+    json_t *value = NULL;
+    *out_reason = "mssim is the protocol of a TPM 2.0: a TPM 1.2 listens at swtpm: addresses, or front";
+    json_array_foreach(listen, index, value)
+    {
+        const char *rest = NULL;
+        const char *option = option_of(json_string_value(value), &rest);
+        ENSURE(family == PEER_FAMILY_20 || !option || strcmp(option, "--mssim") != 0, TPM_FAMILY);
     }
     return OK;
 }
@@ -167,6 +182,7 @@ static void write_command_line(const struct instance *instance, const json_t *li
     add_option(line, "--image", config->instance_image);
     add_option(line, "--cpu", config->cpu);
     add_option(line, "--commit-timeout", line->timeout);
+    if (instance->row.family != PEER_FAMILY_20) add_option(line, "--tpm", view_family(&instance->row));
     if (geteuid() == 0) add_option(line, "--user", config->user);
     if (config->ordinary_memory) add(line, "--ordinary-memory");
     if (settings_rebuilt(instance)) add(line, "--rebuilt");

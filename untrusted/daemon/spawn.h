@@ -11,6 +11,8 @@
 /* listen: an array of addresses. On an error *out_reason says what is wrong with it. ERR_BAD_VALUE, ERR_LABEL_BAD. */
 struct err spawn_check(const struct supervisor *supervisor, const char *label, const json_t *listen,
                        const char **out_reason);
+/* Before create, too: there is a protocol that only a TPM 2.0 is served by. ERR_TPM_FAMILY. */
+struct err spawn_check_family(const json_t *listen, enum peer_family family, const char **out_reason);
 /* A process beside the one that serves the instance, at once: it takes over, or ends. ERR_SYSTEM, and errno says why. */
 struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity);
 /* Where such a process listens if nobody says otherwise: a new reference. */

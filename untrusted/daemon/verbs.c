@@ -56,11 +56,20 @@ static bool take_lockout(struct client *c, const char *text, enum peer_lockout_h
     return *out;
 }
 
+/* text: NULL for the default. */
+static bool take_family(struct client *c, const char *text, enum peer_family *out)
+{
+    bool known = !text || view_family_named(text, out);
+    if (!known) client_answer_error(c, FAIL(BAD_VALUE), NULL, "tpm is 2.0 or 1.2");
+    return known;
+}
+
 static void do_create(struct client *c, const struct request *request)
 {
     struct create create = {.listen = request->listen, .start = request->start, .import = request->import};
     if (!take_label(c, request->label, create.label)) return;
     if (!take_lockout(c, request->lockout_heals, &create.lockout_heals)) return;
+    if (!take_family(c, request->tpm, &create.family)) return;
     memcpy(create.owner, request->owner, sizeof create.owner);
     memcpy(create.front_key, request->front_key, sizeof create.front_key);
     act_create(c->admin->supervisor, &create, on_act, c);
@@ -250,6 +259,8 @@ static void do_snapshot(struct client *c, const struct request *request)
     if (!instance) return;
     if (!label_is_plain(request->snapshot) || strlen(request->snapshot) >= MANAGER_LABEL_SIZE)
         client_answer_error(c, FAIL(LABEL_BAD), request->snapshot, NULL);
+    else if (instance->row.family != PEER_FAMILY_20) /* there would be no way back to it */
+        client_answer_error(c, FAIL(TPM_FAMILY), request->instance, NULL);
     else if (strncmp(request->snapshot, SNAPSHOT_RESERVED, strlen(SNAPSHOT_RESERVED)) == 0)
         client_answer_error(c, FAIL(LABEL_BAD), request->snapshot,
                             "names that begin with " SNAPSHOT_RESERVED " are given by a revert");

@@ -62,6 +62,23 @@ enum peer_lockout_heals view_lockout_named(const char *name)
     return policy;
 }
 
+static const char *const family_names[] = {[PEER_FAMILY_20] = "2.0", [PEER_FAMILY_12] = "1.2"};
+
+bool view_family_named(const char *name, enum peer_family *out_family)
+{
+    for (size_t i = 0; i < sizeof family_names / sizeof family_names[0]; i++) {
+        if (strcmp(name, family_names[i]) != 0) continue;
+        *out_family = (enum peer_family)i;
+        return true;
+    }
+    return false;
+}
+
+const char *view_family(const struct manager_row *row)
+{
+    return family_names[row->family];
+}
+
 static void set_origin(json_t *view, const struct manager_row *row)
 {
     static const char *const names[] = {
@@ -106,6 +123,7 @@ json_t *view_instance(const struct instance *instance)
                              (json_int_t)row->start, "version", (json_int_t)row->version, "slot", (int)row->slot,
                              "created", (json_int_t)(row->created / UINT64_C(1000000000)), "deaths",
                              (json_int_t)row->deaths, "rebuilds", (int)instance->rebuilds);
+    (void)json_object_set_new(view, "tpm", json_string(view_family(row)));
     (void)json_object_set_new(view, "health", text_or_null(health_of(instance)));
     (void)json_object_set_new(view, "digest", hex_or(row->version > 0, row->digest, sizeof row->digest, json_null()));
     (void)json_object_set_new(view, "owner", view_owner(row));

@@ -14,5 +14,8 @@ json_t *view_error(struct err error, const char *desc);
 json_t *view_owner(const struct manager_row *row);
 /* The policy of this name; 0: none. */
 enum peer_lockout_heals view_lockout_named(const char *name);
+/* False if there is none of this name. */
+bool view_family_named(const char *name, enum peer_family *out_family);
+const char *view_family(const struct manager_row *row);
 json_t *view_snapshot(const struct snapshot *snapshot);
 json_t *view_hex(const uint8_t *bytes, size_t size);

@@ -380,6 +380,8 @@ static void control_parse(struct span received, const struct channel *channel, b
 const struct protocol protocol_control = {
     .name = "swtpm control",
     .passes_descriptors = true,
+    .dialect = &dialect_20,
+    .of_12 = &protocol_control_12,
     .parse = control_parse,
     .failure = TPM_RC_FAILURE,
 };

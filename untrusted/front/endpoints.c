@@ -36,6 +36,22 @@ struct err endpoints_add_mssim(struct endpoints *e, const char *text)
     return add_pair(e, text, &protocol_mssim_command, &protocol_mssim_platform, "");
 }
 
+struct err endpoints_take_family(struct endpoints *e, const char *text)
+{
+    e->of_12 = strcmp(text, "1.2") == 0;
+    return e->of_12 || strcmp(text, "2.0") == 0 ? OK : usage("--tpm wants 2.0 or 1.2, not", text);
+}
+
+struct err endpoints_settle(struct endpoints *e)
+{
+    for (size_t i = 0; e->of_12 && i < e->count; i++) {
+        struct endpoint_place *place = &e->places[i];
+        if (!place->protocol->of_12) return usage("a TPM 1.2 is not served as", place->protocol->name);
+        place->protocol = place->protocol->of_12;
+    }
+    return OK;
+}
+
 struct err endpoints_listen(const struct endpoints *e, uid_t uid, gid_t gid, int out_fds[FRONT_ENDPOINTS_MAX])
 {
     for (size_t i = 0; i < e->count; i++) {

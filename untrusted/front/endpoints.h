@@ -13,12 +13,18 @@ struct endpoint_place {
 
 struct endpoints {
     size_t count;
+    bool of_12; /* the TPM is a TPM 1.2 */
     struct endpoint_place places[FRONT_ENDPOINTS_MAX];
 };
 
 /* ERR_USAGE, after a line in the log that says what is wrong with text. */
 struct err endpoints_add_swtpm(struct endpoints *endpoints, const char *text);
 struct err endpoints_add_mssim(struct endpoints *endpoints, const char *text);
+
+/* What --tpm says: 2.0 or 1.2. It may come before or behind the addresses. ERR_USAGE as above. */
+struct err endpoints_take_family(struct endpoints *endpoints, const char *text);
+/* Once all options were taken: at a TPM 1.2's addresses its own protocols are spoken. ERR_USAGE as above. */
+struct err endpoints_settle(struct endpoints *endpoints);
 
 /* Listens at all of them, for uid:gid. ERR_SYSTEM, after a line in the log. */
 struct err endpoints_listen(const struct endpoints *endpoints, uid_t uid, gid_t gid, int out_fds[FRONT_ENDPOINTS_MAX]);

@@ -9,10 +9,20 @@
 
 #include <string.h>
 
-void tpm_error_response(uint32_t code, uint8_t out_response[TPM_HEADER_SIZE])
+#define TPM_ST_NO_SESSIONS 0x8001u
+
+const struct dialect dialect_20 = {
+    .tag = TPM_ST_NO_SESSIONS,
+    .failure = TPM_RC_FAILURE,
+    .retry = TPM_RC_RETRY,
+    .command_size = TPM_RC_COMMAND_SIZE,
+    .locality = TPM_RC_LOCALITY,
+};
+
+void tpm_error_response(const struct dialect *dialect, uint32_t code, uint8_t out_response[TPM_HEADER_SIZE])
 {
-    const uint8_t response[TPM_HEADER_SIZE] = {0x80,
-                                               0x01,
+    const uint8_t response[TPM_HEADER_SIZE] = {(uint8_t)(dialect->tag >> 8),
+                                               (uint8_t)dialect->tag,
                                                0,
                                                0,
                                                0,
@@ -33,11 +43,11 @@ void message_answer_code(struct message *message, uint32_t code)
     message->answer_size = 4;
 }
 
-void message_refuse_command(struct message *message, uint32_t code)
+void message_refuse_command(struct message *message, const struct dialect *dialect, uint32_t code)
 {
     message->verb = FRONT_NOTHING;
     message->command = span_empty();
-    tpm_error_response(code, message->answer);
+    tpm_error_response(dialect, code, message->answer);
     message->answer_size = TPM_HEADER_SIZE;
 }
 
@@ -52,12 +62,30 @@ void frame_parse(struct span received, struct message *out_message)
     if (size < TPM_HEADER_SIZE || size > TPM_MESSAGE_MAX) {
         out_message->size = received.size;
         out_message->close = true;
-        message_refuse_command(out_message, TPM_RC_COMMAND_SIZE);
+        message_refuse_command(out_message, &dialect_20, TPM_RC_COMMAND_SIZE);
         return;
     }
     if (read_span(&r, size, &out_message->command).code) return;
     out_message->size = FRAME_HEADER_SIZE + size;
     out_message->verb = FRONT_COMMAND;
     out_message->locality = locality;
-    if (locality > LOCALITY_MAX) message_refuse_command(out_message, TPM_RC_LOCALITY);
+    if (locality > LOCALITY_MAX) message_refuse_command(out_message, &dialect_20, TPM_RC_LOCALITY);
+}
+
+void command_parse(struct span received, const struct dialect *dialect, struct message *out_message)
+{
+    struct reader r = reader_of(received);
+    uint16_t tag = 0;
+    uint32_t size = 0;
+    if (read_be16(&r, &tag).code || read_be32(&r, &size).code) return;
+    if (size < TPM_HEADER_SIZE || size > TPM_MESSAGE_MAX) {
+        out_message->size = received.size;
+        out_message->close = true;
+        message_refuse_command(out_message, dialect, dialect->command_size);
+        return;
+    }
+    if (received.size < size) return;
+    out_message->size = size;
+    out_message->verb = FRONT_COMMAND;
+    out_message->command = span_of(received.data, size);
 }

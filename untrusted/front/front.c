@@ -315,7 +315,7 @@ static void connection_respond(struct connection *c, struct span response)
 static void connection_respond_code(struct connection *c, uint32_t code)
 {
     uint8_t response[TPM_HEADER_SIZE];
-    tpm_error_response(code, response);
+    tpm_error_response(c->endpoint->protocol->dialect, code, response);
     connection_respond(c, span_of(response, sizeof response));
 }
 
@@ -384,10 +384,11 @@ static void answer_outcome(struct connection *c, struct err result, struct span 
         answer_verb(c, result, response);
         return;
     }
+    const struct dialect *dialect = c->endpoint->protocol->dialect;
     if (result.code == ERR_LEASE)
-        connection_respond_code(c, TPM_RC_RETRY);
+        connection_respond_code(c, dialect->retry);
     else if (result.code || response.size < TPM_HEADER_SIZE || response.size > TPM_MESSAGE_MAX)
-        connection_respond_code(c, TPM_RC_FAILURE);
+        connection_respond_code(c, dialect->failure);
     else
         connection_respond(c, response);
 }
@@ -522,8 +523,7 @@ static struct err connection_open(struct front *front, const struct endpoint *en
 static const struct endpoint *data_endpoint(const struct front *front, const struct channel *channel)
 {
     for (size_t i = 0; i < front->endpoint_count; i++)
-        if (front->endpoints[i].channel == channel && front->endpoints[i].protocol == &protocol_stream)
-            return &front->endpoints[i];
+        if (front->endpoints[i].channel == channel && front->endpoints[i].protocol->data) return &front->endpoints[i];
     return NULL;
 }
 

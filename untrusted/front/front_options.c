@@ -13,6 +13,7 @@ const char front_options_help[] =
     "  --instance unix:PATH     where vtpm-instance listens (its --front)\n"
     "  --swtpm ADDRESS          swtpm's data channel; its control channel is at PATH.ctrl or PORT + 1\n"
     "  --mssim tcp:[ADDR:]PORT  the simulator's command port; its platform port is PORT + 1\n"
+    "  --tpm 2.0|1.2            the family of the TPM (2.0)\n"
     "  --key FILE               the private key (X25519, PEM) whose public half the owner enrolled\n"
     "  --ordinary-memory        go on without secret memory: commands and responses are then NOT protected\n"
     "  --help, --version\n";
@@ -52,6 +53,12 @@ static struct err set_mssim(void *ctx, const char *value)
     return endpoints_add_mssim(&options->endpoints, value);
 }
 
+static struct err set_tpm(void *ctx, const char *value)
+{
+    struct front_options *options = ctx;
+    return endpoints_take_family(&options->endpoints, value);
+}
+
 static struct err set_key(void *ctx, const char *value)
 {
     struct front_options *options = ctx;
@@ -68,13 +75,10 @@ static struct err set_ordinary_memory(void *ctx, const char *value)
 }
 
 static const struct command_option rows[] = {
-    {"daemon", true, set_daemon},
-    {"id", true, set_id},
-    {"instance", true, set_instance},
-    {"swtpm", true, set_swtpm},
-    {"mssim", true, set_mssim},
-    {"key", true, set_key},
-    {"ordinary-memory", false, set_ordinary_memory},
+    {"daemon", true, set_daemon},     {"id", true, set_id},
+    {"instance", true, set_instance}, {"swtpm", true, set_swtpm},
+    {"mssim", true, set_mssim},       {"tpm", true, set_tpm},
+    {"key", true, set_key},           {"ordinary-memory", false, set_ordinary_memory},
 };
 #define ROW_COUNT (sizeof rows / sizeof rows[0])
 
@@ -95,6 +99,7 @@ struct err front_options_parse(int argc, char **argv, enum command_action *out_a
     TRY(command_line_parse(argc, argv, rows, ROW_COUNT, &options, out_action));
     if (*out_action != COMMAND_RUN) return OK;
     TRY(check(&options));
+    TRY(endpoints_settle(&options.endpoints));
     *out_options = options;
     return OK;
 }

@@ -134,12 +134,14 @@ static void platform_port_parse(struct span received, const struct channel *chan
 
 const struct protocol protocol_mssim_command = {
     .name = "mssim command",
+    .dialect = &dialect_20,
     .parse = command_port_parse,
     .failure = PLATFORM_REFUSED,
 };
 
 const struct protocol protocol_mssim_platform = {
     .name = "mssim platform",
+    .dialect = &dialect_20,
     .parse = platform_port_parse,
     .failure = PLATFORM_REFUSED,
 };

@@ -85,13 +85,28 @@ struct message {
     uint8_t answer[ANSWER_MAX];
 };
 
+/* How a command is answered that does not reach the TPM: in the form and the codes of its family. */
+struct dialect {
+    uint16_t tag;          /* of a response without sessions */
+    uint32_t failure;      /* the TPM did not run it */
+    uint32_t retry;        /* the TPM could not start it now */
+    uint32_t command_size; /* no command has this size */
+    uint32_t locality;     /* there is no such locality */
+};
+
+extern const struct dialect dialect_20;
+extern const struct dialect dialect_12;
+
 struct protocol {
     const char *name;
+    bool data; /* a descriptor that a client passes over the control channel becomes a connection of this one */
     bool passes_descriptors; /* a client may send one with a message (SCM_RIGHTS) */
     /* Called with 1 to RECEIVE_MAX bytes. A message of RECEIVE_MAX bytes is always complete. */
     void (*parse)(struct span received, const struct channel *channel, bool powered, struct message *out_message);
-    uint32_t response_when_off; /* response code to a command while the TPM is off; 0: an empty response */
-    uint32_t failure;           /* of another verb than a command, for a client whose message another process read */
+    const struct dialect *dialect;
+    const struct protocol *of_12; /* the same before a TPM 1.2; NULL: it is of TPM 2.0, or is the one of TPM 1.2 */
+    uint32_t response_when_off;   /* response code to a command while the TPM is off; 0: an empty response */
+    uint32_t failure;             /* of another verb than a command, for a client whose message another process read */
 };
 
 extern const struct protocol protocol_stream;         /* swtpm's data channel */
@@ -99,5 +114,8 @@ extern const struct protocol protocol_control;        /* swtpm's control channel
 extern const struct protocol protocol_mssim_command;  /* the simulator's command port */
 extern const struct protocol protocol_mssim_platform; /* the simulator's platform port */
 
-/* The response that says nothing but code: TPM_ST_NO_SESSIONS, 10, code. */
-void tpm_error_response(uint32_t code, uint8_t out_response[TPM_HEADER_SIZE]);
+extern const struct protocol protocol_stream_12; /* swtpm's two before a TPM 1.2 */
+extern const struct protocol protocol_control_12;
+
+/* The response that says nothing but code: tag, 10, code. */
+void tpm_error_response(const struct dialect *dialect, uint32_t code, uint8_t out_response[TPM_HEADER_SIZE]);

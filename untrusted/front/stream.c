@@ -28,25 +28,14 @@ static void stream_parse(struct span received, const struct channel *channel, bo
         out_message->sets_locality = out_message->verb == FRONT_COMMAND;
         return;
     }
-
-    struct reader r = reader_of(received);
-    uint16_t tag = 0;
-    uint32_t size = 0;
-    if (read_be16(&r, &tag).code || read_be32(&r, &size).code) return;
-    if (size < TPM_HEADER_SIZE || size > TPM_MESSAGE_MAX) {
-        out_message->size = received.size;
-        out_message->close = true;
-        message_refuse_command(out_message, TPM_RC_COMMAND_SIZE);
-        return;
-    }
-    if (received.size < size) return;
-    out_message->size = size;
-    out_message->verb = FRONT_COMMAND;
-    out_message->command = span_of(received.data, size);
+    command_parse(received, &dialect_20, out_message);
 }
 
 const struct protocol protocol_stream = {
     .name = "swtpm data",
+    .data = true,
+    .dialect = &dialect_20,
+    .of_12 = &protocol_stream_12,
     .parse = stream_parse,
     .response_when_off = TPM_RC_FAILURE,
 };

@@ -11,12 +11,13 @@
 const char options_help[] =
     "usage: vtpm-instance --daemon SOCKET --id UUID (--swtpm ADDRESS | --mssim ADDRESS | --front ADDRESS)... "
     "[OPTION]...\n"
-    "Serves one TPM 2.0 from an SGX enclave. ADDRESS is unix:PATH or tcp:[ADDR:]PORT; ADDR is 127.0.0.1 if not given.\n"
+    "Serves one TPM from an SGX enclave. ADDRESS is unix:PATH or tcp:[ADDR:]PORT; ADDR is 127.0.0.1 if not given.\n"
     "\n"
     "  --daemon SOCKET           the socket of vtpmd, which keeps the sealed state\n"
     "  --id UUID                 serve the TPM of this id\n"
     "  --swtpm ADDRESS           swtpm's data channel; its control channel is at PATH.ctrl or PORT + 1\n"
     "  --mssim tcp:[ADDR:]PORT   the simulator's command port; its platform port is PORT + 1\n"
+    "  --tpm 2.0|1.2             the family of the TPM, as vtpmd knows it (2.0)\n"
     "  --front unix:PATH         instead of both: vtpm-front serves the clients, and connects here\n"
     "  --image FILE              the enclave image (" VTPM_IMAGE_DEFAULT ")\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
@@ -80,6 +81,12 @@ static struct err set_daemon(void *ctx, const char *value)
     return OK;
 }
 
+static struct err set_tpm(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    return endpoints_take_family(&options->endpoints, value);
+}
+
 static struct err set_front(void *ctx, const char *value)
 {
     struct options *options = ctx;
@@ -129,6 +136,7 @@ static const struct command_option rows[] = {
     {"id", true, set_id},
     {"swtpm", true, set_swtpm},
     {"mssim", true, set_mssim},
+    {"tpm", true, set_tpm},
     {"user", true, set_user},
     {"commit-timeout", true, set_commit_timeout},
     {"rebuilt", false, set_rebuilt},
@@ -155,6 +163,7 @@ struct err options_parse(int argc, char **argv, enum command_action *out_action,
     TRY(command_line_parse(argc, argv, rows, ROW_COUNT, &options, out_action));
     if (*out_action != COMMAND_RUN) return OK;
     TRY(check(&options));
+    TRY(endpoints_settle(&options.endpoints));
     *out_options = options;
     return OK;
 }

@@ -40,11 +40,11 @@ MANAGER = "5a" * 32
 NONCE = "c3" * 32
 WEB1 = {
     "id": ID, "label": "web1", "state": "running", "health": "serving", "epoch": 2, "start": 3, "version": 12,
-    "slot": 0, "digest": "9f" * 32, "owner": "operator", "front-key": None, "origin": "made here",
+    "slot": 0, "tpm": "2.0", "digest": "9f" * 32, "owner": "operator", "front-key": None, "origin": "made here",
     "created": 1790000000, "deaths": 0, "rebuilds": 0, "pid": 4711,
     "listen": ["swtpm:unix:/run/vtpm/instances/web1/tpm.sock"], "reason": None,
 }
-DB1 = {**WEB1, "id": OTHER_ID, "label": "db1", "state": "stopped", "health": None, "owner": "ab" * 32, "pid": None}
+DB1 = {**WEB1, "tpm": "1.2", "id": OTHER_ID, "label": "db1", "state": "stopped", "health": None, "owner": "ab" * 32, "pid": None}
 STATUS = {
     "version": "0.2.0", "device": "software", "limits": "keeps keys from readers, not from root", "memory": "secret",
     "domain": DOMAIN,
@@ -180,11 +180,11 @@ def test(function):
 @test
 def list_is_a_table_that_fits_a_terminal(place):
     lines = place.succeeds("list").splitlines()
-    tap.require(len(lines) == 3 and lines[0].split() == "LABEL STATE HEALTH EPOCH START VERSION OWNER ID".split(), lines)
+    tap.require(len(lines) == 3 and lines[0].split() == "LABEL STATE HEALTH EPOCH START VERSION TPM OWNER ID".split(), lines)
     tap.require(all(len(line) <= 100 for line in lines), "wider than 100 columns")
     tap.require(not any(line.endswith(" ") for line in lines), "blanks at the end of a line")
-    tap.require(lines[1].split() == ["web1", "running", "serving", "2", "3", "12", "operator", ID[:8]], lines[1])
-    tap.require(lines[2].split() == ["db1", "stopped", "-", "2", "3", "12", "ab" * 4, OTHER_ID[:8]], lines[2])
+    tap.require(lines[1].split() == ["web1", "running", "serving", "2", "3", "12", "2.0", "operator", ID[:8]], lines[1])
+    tap.require(lines[2].split() == ["db1", "stopped", "-", "2", "3", "12", "1.2", "ab" * 4, OTHER_ID[:8]], lines[2])
     columns = [lines[0].index(title) for title in ("STATE", "HEALTH", "OWNER")]
     tap.require([lines[1].index(word) for word in ("running", "serving", "operator")] == columns, "not aligned")
 
@@ -993,6 +993,15 @@ def what_heals_lockout_is_said_at_create_and_shown(place):
     text = place.succeeds("show", "web1")
     for caption, value in (("lockout heals", "never"), ("cloned from", OTHER_ID), ("suspended", "yes"), ("reverted", "no")):
         tap.require(re.search(rf"^{caption} +{value}$", text, re.MULTILINE), text)
+
+
+@test
+def the_family_is_said_at_create_and_shown(place):
+    place.daemon.answers.update(create=WEB1, show=DB1)
+    place.succeeds("create", "web1", "--tpm", "1.2")
+    tap.require(place.daemon.asked("create") == [{"label": "web1", "tpm": "1.2"}], place.daemon.requests)
+    text = place.succeeds("show", "db1")
+    tap.require(re.search(r"^TPM +1\.2$", text, re.MULTILINE), text)
 
 
 # --- completion ---

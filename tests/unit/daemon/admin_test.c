@@ -278,6 +278,12 @@ static void what_is_no_snapshot_is_said(void **state)
     }
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"lockout-heals\":\"soon\"}}\n");
     assert_non_null(strstr(read_line(fd), "BAD_VALUE"));
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"tpm\":\"1.3\"}}\n");
+    assert_non_null(strstr(read_line(fd), "tpm is 2.0 or 1.2"));
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"old\",\"tpm\":\"1.2\",\"start\":false}}\n");
+    assert_non_null(strstr(read_line(fd), "\"tpm\":\"1.2\""));
+    say(fd, "{\"execute\":\"snapshot\",\"arguments\":{\"instance\":\"old\",\"name\":\"a\"}}\n");
+    assert_non_null(strstr(read_line(fd), "TPM_FAMILY"));
     say(fd, "{\"execute\":\"clone\",\"arguments\":{\"instance\":\"one\",\"label\":\"two\",\"start\":false}}\n");
     assert_non_null(strstr(read_line(fd), "\"origin\":\"clone\""));
     close(fd);

@@ -548,19 +548,75 @@ static void mssim_platform_refuses_what_it_does_not_know(void **state)
     }
 }
 
+/* --- before a TPM 1.2 --- */
+
+static const uint8_t get_random_12[] = {0, 0xc1, 0, 0, 0, 14, 0, 0, 0, 0x46, 0, 0, 0, 8};
+
+static void a_tpm_12s_command_has_its_own_bytes(void **state)
+{
+    (void)state;
+    struct message message = parse_whole(&protocol_stream_12, get_random_12, sizeof get_random_12);
+    assert_int_equal(message.verb, FRONT_COMMAND);
+    assert_int_equal(message.locality, 2);
+    assert_int_equal(message.size, sizeof get_random_12);
+    assert_memory_equal(message.command.data, get_random_12, sizeof get_random_12);
+}
+
+/* What would be a frame before a TPM 2.0 has a size that no command has. */
+static void a_tpm_12_takes_no_framed_command(void **state)
+{
+    (void)state;
+    const uint8_t framed[] = {0, 0, 0, 8, 3, 0, 0, 0, 10};
+    const uint8_t refusal[] = {0, 0xc4, 0, 0, 0, 10, 0, 0, 0, 0x19};
+    struct message message = parse(&protocol_stream_12, framed, sizeof framed);
+    assert_int_equal(message.verb, FRONT_NOTHING);
+    assert_true(message.close);
+    assert_false(message.framed || message.sets_locality);
+    assert_answer(&message, refusal, sizeof refusal);
+}
+
+static void a_tpm_12s_control_channel_is_the_same_without_frames(void **state)
+{
+    (void)state;
+    const uint8_t request[] = {0, 0, 0, 1};
+    const uint8_t init[] = {0, 0, 0, 2, 0, 0, 0, 0};
+    const uint8_t unknown[] = {0, 0, 0, 0x77};
+    uint8_t answer[8];
+    struct message message = parse(&protocol_control, request, sizeof request);
+    memcpy(answer, message.answer, sizeof answer);
+    answer[6] ^= 0x80;
+    message = parse_whole(&protocol_control_12, request, sizeof request);
+    assert_answer(&message, answer, sizeof answer);
+    message = parse_whole(&protocol_control_12, init, sizeof init);
+    assert_int_equal(message.verb, FRONT_RESET);
+    assert_int_equal(message.failure, 9);
+    assert_int_equal(parse(&protocol_control_12, unknown, sizeof unknown).answer[3], 0x0a);
+}
+
+static void a_tpm_12_says_nothing_but_a_code_in_its_own_form(void **state)
+{
+    (void)state;
+    const uint8_t retry[] = {0, 0xc4, 0, 0, 0, 10, 0, 0, 8, 0};
+    uint8_t response[TPM_HEADER_SIZE];
+    tpm_error_response(&dialect_12, dialect_12.retry, response);
+    assert_memory_equal(response, retry, sizeof retry);
+    assert_int_equal(dialect_12.failure, 9);
+    assert_int_equal(protocol_stream_12.response_when_off, 9);
+}
+
 /* What the connection relies on: it never has to wait for more bytes than it has room for. */
 static void a_full_buffer_is_always_a_message(void **state)
 {
     (void)state;
-    const struct protocol *protocols[] = {&protocol_stream, &protocol_control, &protocol_mssim_command,
-                                          &protocol_mssim_platform};
+    const struct protocol *protocols[] = {&protocol_stream,         &protocol_control,   &protocol_mssim_command,
+                                          &protocol_mssim_platform, &protocol_stream_12, &protocol_control_12};
     static uint8_t bytes[RECEIVE_MAX];
     for (unsigned first = 0; first < 256; first++) {
         for (unsigned size = 0; size < 256; size += 15) {
             memset(bytes, 0, sizeof bytes);
             bytes[3] = (uint8_t)first;
             bytes[4] = bytes[7] = (uint8_t)size;
-            for (size_t i = 0; i < 4; i++) {
+            for (size_t i = 0; i < sizeof protocols / sizeof protocols[0]; i++) {
                 struct message message = parse(protocols[i], bytes, sizeof bytes);
                 assert_true(message.size > 0 && message.size <= sizeof bytes);
             }
@@ -607,6 +663,10 @@ int main(void)
         cmocka_unit_test(mssim_platform_verbs),
         cmocka_unit_test(mssim_stop_is_a_shutdown_without_an_answer),
         cmocka_unit_test(mssim_platform_refuses_what_it_does_not_know),
+        cmocka_unit_test(a_tpm_12s_command_has_its_own_bytes),
+        cmocka_unit_test(a_tpm_12_takes_no_framed_command),
+        cmocka_unit_test(a_tpm_12s_control_channel_is_the_same_without_frames),
+        cmocka_unit_test(a_tpm_12_says_nothing_but_a_code_in_its_own_form),
         cmocka_unit_test(a_full_buffer_is_always_a_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -63,6 +63,19 @@ static void an_address_makes_two_endpoints_of_one_channel(void **state)
     assert_string_equal(options.endpoints.places[1].address.socket.local.sun_path, "/run/t.ctrl");
 }
 
+/* The family may be said before and behind the addresses. */
+static void a_tpm_12_has_protocols_of_its_own(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=unix:/run/t", "--tpm=1.2"));
+    assert_ptr_equal(options.endpoints.places[0].protocol, &protocol_stream_12);
+    assert_ptr_equal(options.endpoints.places[1].protocol, &protocol_control_12);
+    options = good(WORDS("--daemon=/d", "--id=" UUID, "--tpm=2.0", "--swtpm=unix:/run/t"));
+    assert_ptr_equal(options.endpoints.places[0].protocol, &protocol_stream);
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--tpm=1.2", "--mssim=tcp:2321"));
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--tpm=1.3", "--swtpm=unix:/run/t"));
+}
+
 static void a_separate_front_end_has_one_socket(void **state)
 {
     (void)state;
@@ -168,6 +181,7 @@ int main(void)
         cmocka_unit_test(an_id_is_a_uuid),
         cmocka_unit_test(what_is_no_uuid_is_refused),
         cmocka_unit_test(what_is_missing_is_said),
+        cmocka_unit_test(a_tpm_12_has_protocols_of_its_own),
         cmocka_unit_test(contradictions_are_refused),
         cmocka_unit_test(a_commit_timeout_is_1_to_3600_seconds),
         cmocka_unit_test(too_many_addresses_are_refused),

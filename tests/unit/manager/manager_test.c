@@ -209,6 +209,18 @@ static void an_origin_is_one_of_two(void **state)
     origin[1] = 0;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
     origin[1] = PEER_LOCKOUT_NEVER;
+    origin[2] = PEER_FAMILY_12 + 1;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[2] = PEER_FAMILY_12; /* which is neither imported nor has a policy */
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_TPM_FAMILY);
+    origin[1] = PEER_LOCKOUT_TIME;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_TPM_FAMILY);
+    origin[0] = MANAGER_ORIGIN_HERE;
+    origin[1] = PEER_LOCKOUT_START_ONLY;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_TPM_FAMILY);
+    origin[0] = MANAGER_ORIGIN_IMPORTED;
+    origin[1] = PEER_LOCKOUT_NEVER;
+    origin[2] = PEER_FAMILY_20;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(arguments, sizeof arguments - 1), NULL), ERR_TRUNCATED);
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_NONE);
 }

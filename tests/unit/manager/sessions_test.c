@@ -89,6 +89,38 @@ static void an_imported_instance_never_makes_a_tpm(void **state)
     assert_int_equal(rig_row(&rig, &row.id).origin, MANAGER_ORIGIN_HERE);
 }
 
+/* REVERT of an instance that has no owner. */
+static uint16_t revert(const struct ledger_row *target, uint64_t version)
+{
+    uint8_t arguments[INSTANCE_ID_SIZE + ED25519_SIGNATURE_SIZE + 8 + 2 * 32] = {0};
+    memcpy(arguments, target->id.bytes, INSTANCE_ID_SIZE);
+    memcpy(arguments + INSTANCE_ID_SIZE + ED25519_SIGNATURE_SIZE, &version, sizeof version);
+    return rig_ask(&rig, MANAGER_REVERT, span_of(arguments, sizeof arguments), NULL);
+}
+
+/* And its counters do not go back. */
+static void a_tpm_12_is_one_for_good(void **state)
+{
+    (void)state;
+    struct ledger_row old;
+    rig.family = PEER_FAMILY_12;
+    assert_int_equal(rig_create(&rig, "old", NULL, NULL, &old), ERR_NONE);
+    assert_int_equal(old.family, PEER_FAMILY_12);
+    rig_serve(&rig, &old.id, 7, &fake);
+    assert_int_equal(fake.provision.family, PEER_FAMILY_12);
+    rig_commit(&rig, &fake, 1, 0x11);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    assert_int_equal(revert(&old, 2), ERR_TPM_FAMILY);
+    rig_end(&rig);
+    rig_reopen(&rig);
+    assert_int_equal(rig_row(&rig, &old.id).family, PEER_FAMILY_12);
+    assert_int_equal(rig_row(&rig, &row.id).family, PEER_FAMILY_20);
+    rig_serve(&rig, &old.id, 8, &fake);
+    assert_int_equal(fake.provision.family, PEER_FAMILY_12);
+    assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
+}
+
 static void the_host_is_told_which_state_and_what_the_front_end_needs(void **state)
 {
     (void)state;
@@ -397,6 +429,7 @@ int main(void)
         SESSION_TEST(start_asks_for_the_enclave),
         SESSION_TEST(the_first_start_makes_a_tpm),
         SESSION_TEST(an_imported_instance_never_makes_a_tpm),
+        SESSION_TEST(a_tpm_12_is_one_for_good),
         SESSION_TEST(the_host_is_told_which_state_and_what_the_front_end_needs),
         SESSION_TEST(nothing_is_handed_over_before_the_start_is_stored),
         SESSION_TEST(an_enrolled_front_end_is_told_to_the_instance),
