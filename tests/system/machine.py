@@ -101,8 +101,8 @@ class Qmp:
 
 
 class Machine:
-    """Without a kernel the firmware ends in its shell, after everything was measured. The control socket may be None: then
-    there is no TPM. Further arguments go to QEMU as they are."""
+    """With a command line it is a guest; without one the firmware ends in its shell, after everything was measured. Snapshots
+    go to the file of that name; further arguments go to QEMU as they are."""
 
     def __init__(self, directory, control, model="tpm-crb", arguments=(), command_line=None, incoming=None, snapshots=None):
         self.directory = directory
