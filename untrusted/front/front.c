@@ -58,13 +58,14 @@ struct connection {
     size_t received;            /* bytes in buffer->received */
     size_t response_size;       /* bytes in buffer->response */
     size_t response_sent;
-    uint64_t opened;        /* µs, as all times here */
-    uint64_t stalled_since; /* when the unfinished message or answer began; 0: there is none */
-    uint64_t starved_since; /* when it found no buffer; 0: it did not */
-    bool spoken;            /* it has completed a message */
-    bool adopted;           /* a client passed it over its control connection */
-    int passed;             /* the descriptor that came last, until a message takes it; -1: none */
-    struct message message; /* valid from QUEUED until it is answered */
+    uint64_t opened;            /* µs, as all times here */
+    uint64_t stalled_since;     /* when the unfinished message or answer began; 0: there is none */
+    uint64_t starved_since;     /* when it found no buffer; 0: it did not */
+    bool spoken;                /* it has completed a message */
+    bool adopted;               /* a client passed it over its control connection, */
+    struct connection *machine; /* which is this one, as long as it lasts */
+    int passed;                 /* the descriptor that came last, until a message takes it; -1: none */
+    struct message message;     /* valid from QUEUED until it is answered */
     struct following following;
     uint8_t *large; /* an answer that is larger than buffer->response, owned; then it is that which is sent */
 };
@@ -178,6 +179,8 @@ static void connection_detach(struct connection *c)
     if (c->state == CONNECTION_QUEUED) queue_remove(front, c);
     if (c->state == CONNECTION_RUNNING) front->running = NULL;
     c->starved_since = 0;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
+        if (front->connections[i].machine == c) front->connections[i].machine = NULL;
     release_buffer(c);
     c->source = sd_event_source_disable_unref(c->source);
     if (c->passed >= 0) close(c->passed);
@@ -341,6 +344,11 @@ static void connection_answer(struct connection *c)
 
 /* --- whose turn it is --- */
 
+static bool switches_power(enum front_verb verb)
+{
+    return verb >= FRONT_RESET && verb <= FRONT_SHUTDOWN;
+}
+
 static void put_code(struct connection *c, uint32_t code)
 {
     const uint8_t bytes[4] = {(uint8_t)(code >> 24), (uint8_t)(code >> 16), (uint8_t)(code >> 8), (uint8_t)code};
@@ -485,11 +493,6 @@ static bool ask_again(struct front *front)
            sd_event_source_set_enabled(front->again, SD_EVENT_ONESHOT) >= 0;
 }
 
-static bool switches_power(enum front_verb verb)
-{
-    return verb >= FRONT_RESET && verb <= FRONT_SHUTDOWN;
-}
-
 /* An operator wants to know why a machine does not come back from what was saved of it, or cannot be saved. */
 static void explain_refusal(const struct front *front, struct err result)
 {
@@ -546,10 +549,33 @@ static void adopt_passed(struct connection *c)
         return;
     }
     c->passed = -1;
-    if (connection_open(c->front, data, fd, &adopted).code)
+    if (connection_open(c->front, data, fd, &adopted).code) {
         put_code(c, TPM_IOERROR);
-    else
-        adopted->adopted = true;
+        return;
+    }
+    adopted->adopted = true;
+    adopted->machine = c;
+}
+
+/* The answer is that it failed, and nothing else comes of it. */
+static void refuse_message(struct connection *c)
+{
+    c->message.verb = FRONT_NOTHING;
+    c->message.finish = NULL;
+    c->message.answer_size = 4;
+    put_code(c, TPM_FAIL);
+}
+
+/* A machine is on this TPM, and another client would switch it off, or on: swtpm would let that one wait. */
+static bool is_anothers(const struct connection *c)
+{
+    const struct front *front = c->front;
+    if (!switches_power(c->message.verb)) return false;
+    for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
+        const struct connection *data = &front->connections[i];
+        if (data->machine && data->endpoint->channel == c->endpoint->channel && data->machine != c) return true;
+    }
+    return false;
 }
 
 /* --- what follows a message --- */
@@ -652,6 +678,7 @@ static void connection_advance(struct connection *c)
         c->spoken = true;
         if (message->sets_locality) c->endpoint->channel->locality = message->locality;
         if (message->adopts) adopt_passed(c);
+        if (is_anothers(c)) refuse_message(c);
         if (message->verb == FRONT_NOTHING) {
             answer_now(c);
         } else {

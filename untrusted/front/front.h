@@ -4,8 +4,9 @@
  * Guarantees: at most one request is with the owner at any time, the others wait in the order in which they came, at
  * most one for each connection; commands and responses lie in the memory that the owner gave and are wiped once used;
  * a client that stops in the middle of a message, or does not take its response, is closed after FRONT_STALL_USEC, and
- * earlier when its place or its buffer is wanted, the one that stalled longest first; a client that vanishes leaves
- * nothing behind, and the response to it goes nowhere. It does not guarantee who the client is: that is the socket's
+ * earlier when its place or its buffer is wanted, the one that stalled longest first; while a machine has the TPM (it passed
+ * a data descriptor over its control connection, and both last), no other client of that address switches it off or on; a
+ * client that vanishes leaves nothing behind, and the response to it goes nowhere. It does not guarantee who the client is: that is the socket's
  * owner and mode.
  */
 #pragma once

@@ -109,6 +109,28 @@ static void a_passed_descriptor_is_a_data_connection(void **state)
     close(control);
 }
 
+/* QEMU, which gives up when it finds the data channel taken, says SHUTDOWN as it ends. */
+static void another_machine_does_not_switch_off_the_first_ones_tpm(void **state)
+{
+    (void)state;
+    static const uint8_t requests[][8] = {{0, 0, 0, 3}, {0, 0, 0, 0x0e}, {0, 0, 0, 2, 0, 0, 0, 0}};
+    static const size_t sizes[] = {4, 4, 8};
+    int control = fake_front_connect(&f, CONTROL);
+    int data = pass_one(control);
+    expect(control, success, sizeof success);
+    int other = fake_front_connect(&f, CONTROL);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        ask(other, requests[i], sizes[i], (const uint8_t[]){0, 0, 0, 9}, 4);
+    assert_int_equal(f.count, 0);
+    ask(control, requests[1], sizes[1], success, sizeof success);
+    assert_int_equal(f.count, 1);
+    close(control); /* the machine has gone: it is anybody's */
+    fake_front_pump(&f);
+    ask(other, requests[2], sizes[2], success, sizeof success);
+    close(data);
+    close(other);
+}
+
 /* --- what follows a message, in pieces --- */
 
 static const uint8_t stop[] = {0, 0, 0, 0x0e};
@@ -678,6 +700,7 @@ int main(void)
         FRONT_TEST(a_command_reaches_the_tpm_and_its_response_the_client),
         FRONT_TEST(a_passed_descriptor_is_a_data_connection),
         FRONT_TEST(there_is_one_at_a_time),
+        FRONT_TEST(another_machine_does_not_switch_off_the_first_ones_tpm),
         FRONT_TEST(blobs_are_kept_for_the_next_reset_and_used_once),
         FRONT_TEST(a_blob_of_nothing_forgets_it),
         FRONT_TEST(a_client_that_stops_in_a_blob_is_closed),
