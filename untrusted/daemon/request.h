@@ -38,6 +38,9 @@ enum request_verb {
     REQUEST_VERSION,
     REQUEST_STORE_CHECK,
     REQUEST_STORE_BACKUP,
+    REQUEST_HOLD,
+    REQUEST_AWAIT,
+    REQUEST_STATE,
 };
 
 struct request {
@@ -51,6 +54,7 @@ struct request {
     const char *snapshot; /* "name" or "snapshot" */
     const char *lockout_heals;
     json_t *listen;
+    json_t *swtpm; /* sockets that come with it; NULL: none */
     bool start;
     bool import;
     bool deleted;
@@ -59,6 +63,8 @@ struct request {
     bool force;
     bool progress;
     uint64_t since;
+    bool has_version;
+    uint64_t version; /* of a state */
     bool has_owner;
     uint8_t owner[32]; /* zeros: the operator */
     uint8_t front_key[32];

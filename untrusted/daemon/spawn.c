@@ -6,13 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/front/address.h"
 #include "untrusted/host/log.h"
 
 #define LISTEN_MAX    8u
-#define ARGUMENTS_MAX (21u + 2u * LISTEN_MAX)
+#define ARGUMENTS_MAX (21u + 2u * LISTEN_MAX + HANDED_ARGUMENTS_MAX)
 #define TEXT_SIZE     256u
 #define FRONT         "front"
 
@@ -124,6 +125,8 @@ struct command_line {
     char daemon[TEXT_SIZE];
     char front[TEXT_SIZE];
     char timeout[16];
+    int fds[HANDED_MAX]; /* that the process is given */
+    size_t fd_count;
 };
 
 static void add(struct command_line *line, const char *argument)
@@ -153,6 +156,14 @@ static void add_addresses(struct command_line *line, const json_t *listen)
     }
 }
 
+static void add_handed(struct command_line *line, const struct handed *handed)
+{
+    const char *arguments[HANDED_ARGUMENTS_MAX];
+    const size_t count = handed_arguments(handed, PROCESS_FIRST_FD, arguments, line->fds, &line->fd_count);
+    for (size_t i = 0; i < count; i++)
+        add(line, arguments[i]);
+}
+
 static void write_command_line(const struct instance *instance, const json_t *listen, struct command_line *line)
 {
     const struct config *config = instance->supervisor->config;
@@ -172,6 +183,8 @@ static void write_command_line(const struct instance *instance, const json_t *li
     if (settings_rebuilt(instance)) add(line, "--rebuilt");
     if (instance_awaits_import(instance))
         add_option(line, "--front", line->front);
+    else if (instance->handed)
+        add_handed(line, instance->handed);
     else
         add_addresses(line, listen);
 }
@@ -184,9 +197,10 @@ static struct err spawn(struct instance *instance)
     ENSURE(listen, NO_MEMORY);
     write_command_line(instance, listen, &line);
     struct err result = make_directory(instance);
-    if (!result.code) result = process_spawn(line.arguments, &identity);
+    if (!result.code) result = process_spawn(line.arguments, line.fds, line.fd_count, &identity);
     json_decref(listen);
     TRY(result);
+    if (instance->handed) handed_spawned(instance->handed);
     log_line(LOG_LEVEL_NOTICE, "%s: instance enclave requested: process %d makes it", instance->row.label,
              (int)identity.pid);
     lifecycle_spawned(instance);

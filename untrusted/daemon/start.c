@@ -313,6 +313,7 @@ void lifecycle_adopt(struct instance *instance)
         adopt_living(i);
         return;
     }
+    if (i->handed) i->wanted = false; /* nobody has the sockets any more */
     if (i->row.state == MANAGER_HELD) {
         lifecycle_set_reason(i, i->has_identity ? "its process is gone" : "which process holds it is not known");
         if (i->has_identity) lifecycle_schedule_rebuild(i);

@@ -116,7 +116,8 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
-    (void)json_object_set_new(view, "listen", spawn_addresses(instance));
+    (void)json_object_set_new(view, "held", json_boolean(instance->handed != NULL));
+    (void)json_object_set_new(view, "listen", instance->handed ? json_array() : spawn_addresses(instance));
     (void)json_object_set_new(view, "reason", text_or_null(instance->reason));
     return view;
 }

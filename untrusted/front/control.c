@@ -195,6 +195,10 @@ static void control_parse(struct span received, const struct channel *channel, b
         result = TPM_BAD_PARAMETER;
     else if (command)
         result = command->handle(&body, powered, out_message);
+    if (channel->rejects_locality_4 && out_message->sets_locality && out_message->locality == LOCALITY_MAX) {
+        out_message->sets_locality = false;
+        result = TPM_BAD_LOCALITY;
+    }
     if (result != TPM_SUCCESS || out_message->answer_size == 0) message_answer_code(out_message, result);
 }
 

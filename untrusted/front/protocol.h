@@ -40,6 +40,7 @@ enum front_verb {
 /* What the clients of one address share. */
 struct channel {
     uint8_t locality; /* of the commands that carry none themselves */
+    bool rejects_locality_4;
 };
 
 struct message {

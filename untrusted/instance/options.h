@@ -20,6 +20,7 @@ struct options {
     bool rebuilt; /* the TPM was lost under its client */
     bool ordinary_memory;
     unsigned commit_timeout; /* seconds */
+    struct front_manners manners;
     struct endpoints endpoints;
 };
 

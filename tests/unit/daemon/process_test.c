@@ -40,7 +40,7 @@ static void its_end_is_seen_once_and_it_is_reaped(void **state)
     struct process *process = NULL;
     unsigned ends = 0;
     assert_true(sd_event_new(&event) >= 0);
-    assert_ok(process_spawn(argv, &identity));
+    assert_ok(process_spawn(argv, NULL, 0, &identity));
     assert_ok(process_watch(event, &identity, count_end, &ends, &process));
     for (unsigned i = 0; i < 50 && !ends; i++)
         (void)sd_event_run(event, 100000);
@@ -86,7 +86,7 @@ static void it_inherits_nothing_it_should_not(void **state)
     int leaked = open("/dev/null", O_RDONLY);
     assert_int_equal(dup2(leaked, 7), 7);
     sigprocmask(SIG_BLOCK, &blocked, &old);
-    struct err result = process_spawn(argv, &identity);
+    struct err result = process_spawn(argv, NULL, 0, &identity);
     sigprocmask(SIG_SETMASK, &old, NULL);
     assert_ok(result);
     int status = 0;
@@ -102,7 +102,7 @@ static void a_program_that_is_not_there_is_an_error(void **state)
     static char name[] = "/nonexistent";
     char *argv[] = {name, NULL};
     struct store_process identity;
-    assert_err(process_spawn(argv, &identity), SYSTEM);
+    assert_err(process_spawn(argv, NULL, 0, &identity), SYSTEM);
 }
 
 int main(void)
