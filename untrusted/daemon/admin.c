@@ -240,9 +240,11 @@ static void take_lines(struct client *c)
     unsigned taken = 0;
     c->working = true;
     c->more = false;
-    while (!c->under_way && !c->closing && c->fd >= 0 && c->output_size < OUTPUT_PAUSE) {
+    while ((!c->under_way || c->awaits) && !c->closing && c->fd >= 0 && c->output_size < OUTPUT_PAUSE) {
         const char *end = memchr(c->input + start, '\n', c->input_size - start);
         if (!end) break;
+        if (c->awaits) verbs_await_no_more(c);
+        if (c->fd < 0) break;
         c->more = taken++ == LINES_A_TURN;
         if (c->more) break;
         const struct span line = span_of(c->input + start, (size_t)(end - c->input) - start);
@@ -302,10 +304,7 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *ctx
         }
         if (got > 0) c->input_size += (size_t)got;
     }
-    if (c->awaits && memchr(c->input, '\n', c->input_size))
-        verbs_await_no_more(c);
-    else
-        take_lines(c);
+    take_lines(c);
     return 0;
 }
 

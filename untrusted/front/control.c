@@ -23,9 +23,12 @@
 #define CAPABILITY_GET_CONFIG           UINT32_C(0x0800)
 #define CAPABILITY_SET_DATAFD           UINT32_C(0x1000)
 #define CAPABILITY_SET_BUFFERSIZE       UINT32_C(0x2000)
+#define CAPABILITY_GET_INFO             UINT32_C(0x4000)
 #define CAPABILITY_SEND_COMMAND_HEADER  UINT32_C(0x8000) /* of the data channel */
 
 #define INIT_DELETE_VOLATILE            1u
+
+#define INFO_TEXT_MAX                   (ANSWER_MAX - 12u)
 
 struct control_command {
     uint32_t number;
@@ -50,7 +53,7 @@ static void answer_u32s(struct message *message, const uint32_t *values, size_t 
     struct writer w = writer_of(message->answer, sizeof message->answer);
     for (size_t i = 0; i < count; i++)
         if (write_be32(&w, values[i]).code) return;
-    message->answer_size = (uint8_t)w.size;
+    message->answer_size = (uint16_t)w.size;
 }
 
 static uint32_t get_capability(struct reader *body, bool powered, struct message *out_message)
@@ -148,6 +151,41 @@ static uint32_t set_buffersize(struct reader *body, bool powered, struct message
     return TPM_SUCCESS;
 }
 
+/* What libtpms 0.9 says of itself (TPMLIB_GetInfo), in the order of the flags' bits; other flags have nothing. */
+static size_t info_text(uint64_t flags, char out_text[INFO_TEXT_MAX])
+{
+    static const char *const members[] = {
+        "\"TPMSpecification\":{\"family\":\"2.0\",\"level\":0,\"revision\":164}",
+        "\"TPMAttributes\":{\"manufacturer\":\"id:00001014\",\"version\":\"id:20191023\",\"model\":\"swtpm\"}",
+        "\"TPMFeatures\":{\"RSAKeySizes\":[1024,2048,3072],\"CamelliaKeySizes\":[128,256]}",
+    };
+    char *next = out_text;
+    *next++ = '{';
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        if (!(flags >> i & 1)) continue;
+        if (next > out_text + 1) *next++ = ',';
+        next = stpcpy(next, members[i]);
+    }
+    (void)strcpy(next, "}");
+    return (size_t)(next - out_text) + 2; /* with the NUL */
+}
+
+/* u64 flags, u32 offset, u32 0; answered u32 result, u32 bytes of all, u32 bytes in this answer, the bytes. */
+static uint32_t get_info(struct reader *body, bool powered, struct message *out_message)
+{
+    (void)powered;
+    char text[INFO_TEXT_MAX];
+    const uint64_t high = body_u32(body);
+    const size_t size = info_text(high << 32 | body_u32(body), text);
+    const uint32_t offset = body_u32(body);
+    if (offset >= size - 1) return TPM_BAD_PARAMETER;
+    const uint32_t left = (uint32_t)size - offset;
+    answer_u32s(out_message, (const uint32_t[]){TPM_SUCCESS, (uint32_t)size, left}, 3);
+    memcpy(out_message->answer + out_message->answer_size, text + offset, left);
+    out_message->answer_size = (uint16_t)(out_message->answer_size + left);
+    return TPM_SUCCESS;
+}
+
 /* QEMU sends localities with three bytes of padding, tpm2-tss without. */
 static const struct control_command commands[] = {
     {0x01, 0, true, 0, get_capability},
@@ -161,6 +199,7 @@ static const struct control_command commands[] = {
     {0x0f, 0, false, CAPABILITY_GET_CONFIG, get_config},
     {0x10, 0, true, CAPABILITY_SET_DATAFD, set_datafd},
     {0x11, 4, false, CAPABILITY_SET_BUFFERSIZE, set_buffersize},
+    {0x12, 16, false, CAPABILITY_GET_INFO, get_info},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 

@@ -15,7 +15,7 @@
 #define RECEIVE_MAX         (FRAME_HEADER_SIZE + TPM_MESSAGE_MAX)
 #define RESPONSE_MAX        (4u + TPM_MESSAGE_MAX + 4u) /* u32 size, response, u32 0 */
 #define LOCALITY_MAX        4u
-#define ANSWER_MAX          16u
+#define ANSWER_MAX          256u
 
 #define TPM_BAD_PARAMETER   0x03u /* TPM 1.2 Main, Part 2, 16, which the control channel speaks; so the next one */
 #define TPM_IOERROR         0x1fu
@@ -47,14 +47,14 @@ struct message {
     size_t size; /* bytes that it takes of those received; 0: it is not complete yet */
     enum front_verb verb;
     uint8_t locality;
-    bool sets_locality;  /* locality is the channel's from now on */
-    bool framed;         /* the response goes between u32 size and u32 0 */
-    bool close;          /* once it is answered */
-    bool adopts;         /* the descriptor that came with it becomes a data connection */
-    struct span command; /* FRONT_COMMAND: part of the received bytes */
-    uint32_t failure;    /* sent instead of answer's first bytes when another verb than FRONT_COMMAND failed */
-    uint32_t refusal;    /* the same, if the TPM refused it (ERR_BAD_VALUE); 0: failure */
-    uint8_t answer_size; /* bytes; 0: no answer */
+    bool sets_locality;   /* locality is the channel's from now on */
+    bool framed;          /* the response goes between u32 size and u32 0 */
+    bool close;           /* once it is answered */
+    bool adopts;          /* the descriptor that came with it becomes a data connection */
+    struct span command;  /* FRONT_COMMAND: part of the received bytes */
+    uint32_t failure;     /* sent instead of answer's first bytes when another verb than FRONT_COMMAND failed */
+    uint32_t refusal;     /* the same, if the TPM refused it (ERR_BAD_VALUE); 0: failure */
+    uint16_t answer_size; /* bytes; 0: no answer */
     uint8_t answer[ANSWER_MAX];
 };
 

@@ -15,8 +15,8 @@
 #define LONG_SECONDS     120u
 #define RETURN_SECONDS   30 /* for a vtpmd to come back; it waits as long for this process */
 #define RETURN_USEC      100000
-#define BUSY_TRIES       50 /* while the instance of the process before is being stopped */
-#define BUSY_USEC        100000
+#define BUSY_TRIES       20 /* while the instance of the process before is being stopped */
+#define BUSY_USEC        250000
 #define STATE_BYTES_MAX  (1u << 20)
 #define RANDOM_TEXT_SIZE 9u
 
@@ -206,8 +206,15 @@ struct err held_await(struct held *held, json_int_t version, const struct ctl_wa
 
 struct err held_stop(struct held *held, struct explanation *why)
 {
-    json_t *instance DEFER(json_close) = NULL;
-    return ctl_call(&held->ctl, "stop", json_pack("{s:s}", "instance", held->id), LONG_SECONDS, NULL, &instance, why);
+    struct err err = FAIL(HELD);
+    /* Right after vtpmd's own start it does not know yet that the instance is there. */
+    for (int tries = BUSY_TRIES; err.code == ERR_HELD && tries > 0; tries--) {
+        json_t *instance DEFER(json_close) = NULL;
+        if (tries < BUSY_TRIES) (void)usleep(BUSY_USEC);
+        err =
+            ctl_call(&held->ctl, "stop", json_pack("{s:s}", "instance", held->id), LONG_SECONDS, NULL, &instance, why);
+    }
+    return err;
 }
 
 /* --- its state --- */

@@ -198,13 +198,13 @@ static bool digest_text(struct span bytes, char out[DIGEST_TEXT])
     return true;
 }
 
-/* What is there is what was last written. */
-static bool is_untouched(const struct place *place, const char *path)
+/* What is there is what was last written, whose digest it is. */
+static bool is_untouched(const struct place *place, const char *path, char digest[DIGEST_TEXT])
 {
     static char bytes[1u << 20];
     char expected[DIGEST_TEXT] = "";
-    char digest[DIGEST_TEXT] = "";
     char digest_path[PATH_MAX];
+    *digest = '\0';
     const ssize_t got = read_file(path, bytes, sizeof bytes);
     if (got < 0) return errno == ENOENT;
     if (!path_of(place, DIGEST_NAME, digest_path)) return false;
@@ -226,10 +226,12 @@ struct err place_copy(const struct place *place, struct span state, char out_asi
 {
     char path[PATH_MAX];
     char digest[DIGEST_TEXT];
+    char before[DIGEST_TEXT];
     *out_aside = '\0';
     ENSURE(digest_text(state, digest), CRYPTO);
     if (!path_of(place, PLACE_COPY, path)) return explain(why, FAIL(USAGE), "--tpmstate: the path is too long");
-    if (!is_untouched(place, path)) TRY(put_aside(path, out_aside, why));
+    if (!is_untouched(place, path, before)) TRY(put_aside(path, out_aside, why));
+    if (!*out_aside && strcmp(before, digest) == 0) return OK;
     /* The digest goes first: what is there when this is cut off is one that differs from it, and nothing is lost. */
     TRY(write_file(place, DIGEST_NAME, DIGEST_NAME ".tmp", span_of(digest, strlen(digest)), 0644, why));
     return write_file(place, PLACE_COPY, TEMPORARY, state, place->mode, why);

@@ -1,0 +1,344 @@
+#!/usr/bin/python3
+"""swtpm's commands as this project has them: the same command line, sockets and words as Debian's, with TPMs of vtpmd's
+behind them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from harness import Daemon, Process, connect_unix, give_to_user, new_directory, program, wait_for
+from tap import Skip, require, run, test
+from tpm import Tpm
+
+UUID = "0f5d9b6e-8a3c-4d7e-9f10-2b3c4d5e6f70"
+CAPABILITIES = (
+    '{ "type": "swtpm", "features": [ "tpm-2.0", "tpm-send-command-header", "flags-opt-startup", '
+    '"ctrl-opt-terminate", "cmdarg-seccomp", "cmdarg-key-fd", "cmdarg-pwd-fd", "cmdarg-print-states", "cmdarg-chroot", '
+    '"nvram-backend-dir", "rsa-keysize-1024", "rsa-keysize-2048", "rsa-keysize-3072" ], "version": "0.7.1" }\n')
+
+_daemon = []
+
+
+def daemon():
+    if not _daemon:
+        _daemon.append(Daemon())
+    return _daemon[0]
+
+
+def environment(**more):
+    return dict(os.environ, VTPM_SOCKET=daemon().socket, **more)
+
+
+def debians(name):
+    path = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
+    if not path:
+        raise Skip(f"Debian's {name} is not installed")
+    return path
+
+
+def execute(arguments, timeout=60, **more):
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False,
+                          **({"env": environment()} | more))
+
+
+def new_state(name="state"):
+    path = os.path.join(new_directory(), UUID if name == "uuid" else name)
+    os.mkdir(path)
+    return path
+
+
+class Command(Process):
+    """One swtpm, ours unless another is named, with its sockets beside its state directory."""
+
+    def __init__(self, state, *more, executable=None, sockets=None, name="swtpm", ready=True, **options):
+        self.state = state
+        self.directory = os.path.dirname(state)
+        self.path = os.path.join(self.directory, f"{name}.sock")
+        self.pid_path = os.path.join(self.directory, f"{name}.pid")
+        if sockets is None:
+            sockets = ["--server", f"type=unixio,path={self.path}", "--ctrl", f"type=unixio,path={self.path}.ctrl"]
+        os.environ["VTPM_SOCKET"] = daemon().socket
+        super().__init__(name, [executable or program("swtpm"), "socket", "--tpm2", *sockets, "--tpmstate",
+                                f"dir={state}", "--pid", f"file={self.pid_path}", *more], self.directory, **options)
+        if ready:
+            self.wait_until(lambda: os.path.exists(self.pid_path) and os.path.getsize(self.pid_path), "it is ready")
+
+    def connect(self):
+        return Tpm(connect_unix(self.path))
+
+    def instance(self):
+        return daemon().call("show", instance=self.marker())
+
+    def marker(self):
+        with open(os.path.join(self.state, "vtpm-instance"), encoding="ascii") as file:
+            return file.read().strip()
+
+
+def refused(sentence, *arguments, **more):
+    result = execute([program("swtpm"), *arguments], **more)
+    require(result.returncode == 1 and result.stderr.startswith("swtpm: ") and sentence in result.stderr,
+            f"{arguments}: {result.returncode}, {result.stderr}")
+    return result.stderr
+
+
+# --- the command line --------------------------------------------------------------------------------------------------
+
+@test
+def what_it_can_do_is_one_line():
+    for arguments in (["socket", "--print-capabilities"], ["socket", "--tpm2", "--print-capabilities"],
+                      ["chardev", "--tpm2", "--print-capabilities"]):
+        result = execute([program("swtpm"), *arguments])
+        require((result.returncode, result.stdout) == (0, CAPABILITIES), f"{arguments}: {result}")
+
+
+@test
+def what_cannot_be_honoured_is_refused_by_name():
+    state = new_state()
+    socket = ["--ctrl", f"type=unixio,path={state}/s"]
+    refused("TPM 1.2", "socket", *socket, "--tpmstate", f"dir={state}")
+    refused("use dir=DIRECTORY", "socket", "--tpm2", *socket, "--tpmstate", f"backend-uri=file://{state}/nvram")
+    refused("nobody could reach the TPM", "socket", "--tpm2", "--tpmstate", f"dir={state}")
+    refused("the state directory is missing", "socket", "--tpm2", *socket)
+    refused("Unsupported TPM interface", "cuse", "--tpm2")
+    refused("--profile", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--profile", "name=null")
+    refused("--migration incoming", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--migration", "incoming")
+    require(os.listdir(state) == [], f"something was made: {os.listdir(state)}")
+
+
+@test
+def without_vtpmd_it_says_where_it_was_looked_for():
+    state = new_state()
+    said = refused("vtpmd does not run", "socket", "--tpm2", "--ctrl", f"type=unixio,path={state}/s", "--tpmstate",
+                   f"dir={state}", env=dict(os.environ, VTPM_SOCKET="/nonexistent/admin.sock"))
+    require("/nonexistent/admin.sock" in said and not os.path.exists(f"{state}/s"), said)
+
+
+# --- which TPM ---------------------------------------------------------------------------------------------------------
+
+@test
+def a_directory_gets_a_tpm_and_has_it_again():
+    state = new_state("uuid")
+    first = Command(state, "--flags", "not-need-init,startup-clear")
+    require(first.instance()["label"] == UUID, f"{first.instance()}")
+    client = first.connect()
+    client.pcr_read(0)
+    client.close()
+    identity = first.marker()
+    require(first.stop() == 0, first.log())
+    require(not os.path.exists(first.path) and not os.path.exists(first.pid_path), "its files are left")
+    require(daemon().call("show", instance=identity)["state"] == "stopped", "it was not stopped in order")
+    second = Command(state, "--flags", "not-need-init")
+    require(second.marker() == identity and second.instance()["start"] == 2, f"{second.instance()}")
+    second.stop()
+
+
+@test
+def two_directories_of_one_name_have_two_tpms():
+    ones = [Command(new_state("uuid" if turn == 2 else "same"), "--flags", "not-need-init") for turn in range(2)]
+    labels = [one.instance()["label"] for one in ones]
+    require(len(set(labels)) == 2, f"{labels}")
+    for one in ones:
+        one.stop()
+
+
+@test
+def nothing_is_made_in_the_place_of_what_is_missing():
+    state = new_state()
+    line = ["socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}"]
+    before = len(daemon().call("list")["instances"])
+    with open(os.path.join(state, "tpm2-00.permall"), "wb") as file:
+        file.write(b"a state of swtpm's")
+    refused("vtpmctl import", *line)
+    os.unlink(os.path.join(state, "tpm2-00.permall"))
+    for text, sentence in (("0f5d9b6e-8a3c-4d7e-9f10-000000000000\n", "does not have"), ("nonsense\n", "does not name")):
+        with open(os.path.join(state, "vtpm-instance"), "w", encoding="ascii") as file:
+            file.write(text)
+        refused(sentence, *line)
+    require(len(daemon().call("list")["instances"]) == before, "an instance was made")
+
+
+@test
+def one_directory_is_served_once():
+    first = Command(new_state())
+    said = refused("another process serves it", "socket", "--tpm2", "--ctrl", f"type=unixio,path={first.path}2",
+                   "--tpmstate", f"dir={first.state}")
+    require(first.running() and first.instance()["state"] == "running", said)
+    first.stop()
+
+
+# --- its life ----------------------------------------------------------------------------------------------------------
+
+@test
+def the_tpm_is_off_until_it_is_initialised():
+    command = Command(new_state())
+    client = command.connect()
+    require(client.exchange(bytes.fromhex("80010000000c0000014400 00".replace(" ", ""))).hex() ==
+            "80010000000a00000101", "it answered before CMD_INIT")
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-i"]).returncode == 0, "CMD_INIT")
+    client.startup()
+    client.close()
+    command.stop()
+
+
+@test
+def when_it_is_killed_the_tpm_is_stopped():
+    command = Command(new_state())
+    identity = command.marker()
+    command.kill()
+    wait_for(lambda: daemon().call("show", instance=identity)["state"] == "stopped", "the TPM goes on")
+    Command(command.state).stop()
+
+
+@test
+def when_the_tpm_ends_it_ends():
+    command = Command(new_state())
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-s"]).returncode == 0, "CMD_SHUTDOWN")
+    require(command.wait() == 0 and not os.path.exists(command.path), command.log())
+    command = Command(command.state)
+    daemon().call("stop", instance=command.marker())
+    require(command.wait() == 0, command.log())
+
+
+@test
+def with_terminate_the_end_of_the_data_connection_is_its_end():
+    command = Command(new_state(), "--terminate", "--flags", "not-need-init")
+    connect_unix(command.path).close()
+    client = command.connect()
+    client.startup()
+    client.close()
+    require(command.wait() == 0, command.log())
+
+
+@test
+def in_the_background_it_returns_when_it_serves():
+    command = Command(new_state(), "--daemon", "--flags", "not-need-init", ready=False)
+    require(command.wait() == 0, command.log())
+    client = command.connect()
+    client.startup()
+    with open(command.pid_path, encoding="ascii") as file:
+        os.kill(int(file.read()), signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(command.pid_path) and not os.path.exists(command.path), "it does not end")
+
+
+@test
+def it_outlives_a_new_start_of_vtpmd():
+    command = Command(new_state(), "--flags", "not-need-init")
+    client = command.connect()
+    client.startup()
+    daemon().restart()
+    wait_for(lambda: "is there again" in command.log(), f"it does not come back: {command.log()}")
+    client.pcr_read(0)
+    require(command.instance()["held"], f"{command.instance()}")
+    require(command.stop() == 0, command.log())
+
+
+@test
+def a_dead_process_of_the_tpm_is_replaced_on_the_same_sockets():
+    command = Command(new_state(), "--flags", "not-need-init")
+    os.kill(command.instance()["pid"], signal.SIGKILL)
+    wait_for(lambda: command.instance()["health"] == "awaiting reset", "it is not rebuilt")
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-i"]).returncode == 0, "CMD_INIT")
+    command.connect().startup()
+    require(command.stop() == 0, command.log())
+
+
+# --- what lies in the directory ----------------------------------------------------------------------------------------
+
+@test
+def a_copy_of_the_state_is_there_and_is_never_used():
+    command = Command(new_state(), "--flags", "not-need-init,startup-clear")
+    path = os.path.join(command.state, "tpm2-00.permall")
+
+    def newest():
+        with open(path, "rb") as file:
+            return file.read()
+    wait_for(lambda: os.path.exists(path), "there is no copy")
+    require(os.stat(path).st_mode & 0o777 == 0o640, f"{os.stat(path)}")
+    os.unlink(path)
+    command.stop()
+    with open(path, "rb") as file:
+        good = file.read()
+    with open(path, "wb") as file:
+        file.write(b"another state")
+    again = Command(command.state, "--flags", "not-need-init,startup-clear")
+    wait_for(lambda: "it is kept as" in again.log(), f"it is not told: {again.log()}")
+    wait_for(lambda: os.path.exists(path) and newest() != b"another state", "it is not written again")
+    aside = [name for name in os.listdir(command.state) if ".foreign-" in name]
+    require(len(aside) == 1 and len(good) > 1000, f"{os.listdir(command.state)}")
+    again.stop()
+
+
+# --- swtpm_ioctl -------------------------------------------------------------------------------------------------------
+
+QUESTIONS = ["-c", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3", "--info 0",
+             "--stop", "-e", "-C", "-z", "", "-c -g", "--save foo x", "--load volatile /nonexistent"]
+
+
+def answers(executable, path, differ=()):
+    said = []
+    for question in QUESTIONS:
+        result = execute([executable, "--unix", path, *question.split()])
+        said.append((question, result.returncode, result.stdout, result.stderr.replace(executable, "swtpm_ioctl")))
+    return [one for one in said if one[0] not in differ]
+
+
+@test
+def both_ioctls_say_the_same_of_both_swtpms():
+    theirs, ours = debians("swtpm_ioctl"), program("swtpm_ioctl")
+    servers = [Command(new_state("debian"), executable=debians("swtpm"), name="debian"), Command(new_state("ours"))]
+    for server in servers:
+        one, other = answers(theirs, server.path + ".ctrl"), answers(ours, server.path + ".ctrl")
+        require(one == other, f"{server.name}: " + "\n".join(f"{a} | {b}" for a, b in zip(one, other) if a != b))
+    # What the sockets answer is what swtpm's answer, where both can do it.
+    debian, mine = (answers(theirs, server.path + ".ctrl", differ=("-c",)) for server in servers)
+    require(debian == mine, "\n".join(f"{a} | {b}" for a, b in zip(debian, mine) if a != b))
+    for server in servers:
+        require(execute([ours, "--unix", server.path + ".ctrl", "-s"]).returncode == 0, "CMD_SHUTDOWN")
+        server.wait()
+
+
+@test
+def our_ioctl_saves_and_loads_the_state_of_debians_swtpm():
+    saved = []
+    server = Command(new_state("debian"), executable=debians("swtpm"), name="debian")
+    for executable in (debians("swtpm_ioctl"), program("swtpm_ioctl")):
+        path = os.path.join(server.directory, os.path.basename(os.path.dirname(executable)) + ".blob")
+        for words in (["-i"], ["--save", "permanent", path], ["--stop"], ["--load", "permanent", path], ["-i"],
+                      ["-h", "abc"]):
+            result = execute([executable, "--unix", server.path + ".ctrl", *words])
+            require(result.returncode == 0, f"{executable} {words}: {result}")
+        with open(path, "rb") as file:
+            saved.append(file.read())
+    require(len(saved[0]) > 1000 and len(saved[0]) == len(saved[1]), f"{[len(one) for one in saved]}")
+    server.stop()
+
+
+# --- the tools of others -----------------------------------------------------------------------------------------------
+
+@test
+def tpm2_tools_work_over_it():
+    command = Command(new_state(), "--flags", "not-need-init")
+    tools = environment(TPM2TOOLS_TCTI=f"swtpm:path={command.path}")
+    for words in (["tpm2_startup", "-c"], ["tpm2_getrandom", "--hex", "8"], ["tpm2_createprimary", "-Q", "-c", "p"],
+                  ["tpm2_nvdefine", "-Q", "0x1500000", "-s", "4"], ["tpm2_shutdown"]):
+        result = execute(words, env=tools, cwd=command.directory)
+        require(result.returncode == 0, f"{words}: {result.stderr}")
+    command.stop()
+
+
+@test
+def tcp_ports_and_disconnect_serve_tpm2_tools():
+    from harness import free_port
+    port = free_port()
+    command = Command(new_state(), "--flags", "not-need-init",
+                      sockets=["--server", f"port={port},disconnect", "--ctrl", f"type=tcp,port={port + 1}"])
+    result = execute(["tpm2_startup", "-c", "-T", f"swtpm:port={port}"])
+    require(result.returncode == 0, f"{result}")
+    command.stop()
+
+
+if __name__ == "__main__":
+    run()
