@@ -340,5 +340,177 @@ def tcp_ports_and_disconnect_serve_tpm2_tools():
     command.stop()
 
 
+# --- swtpm_setup -------------------------------------------------------------------------------------------------------
+
+BANKS = ("sha1", "sha256", "sha384", "sha512")
+SETUP_LINES = {
+    "libvirt": ["--createek", "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--not-overwrite", "--vmid",
+                f"vm1:{UUID}"],
+    "the storage key and all banks": ["--create-spk", "--pcr-banks", "-"],
+    "an ECC storage key": ["--create-spk", "--ecc", "--pcr-banks", "sha1,sha384"],
+    "keys that sign": ["--createek", "--allow-signing", "--create-ek-cert"],
+    "keys that do both, of 3072 bits": ["--createek", "--allow-signing", "--decryption", "--rsa-keysize", "3072"],
+}
+
+
+def certificate_tools(directory):
+    """A configuration whose certificates are made by Debian's swtpm_localca, with a CA of the test's own."""
+    tool, config = debians("swtpm_localca"), os.path.join(directory, "setup.conf")
+    with open(os.path.join(directory, "localca.conf"), "w", encoding="utf-8") as file:
+        file.writelines(f"{key} = {directory}/{name}\n" for key, name in (
+            ("statedir", "ca"), ("signingkey", "ca/signkey.pem"), ("issuercert", "ca/issuercert.pem"),
+            ("certserial", "ca/certserial")))
+    with open(os.path.join(directory, "localca.options"), "w", encoding="utf-8") as file:
+        file.write("--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f"create_certs_tool = {tool}\ncreate_certs_tool_config = {directory}/localca.conf\n"
+                   f"create_certs_tool_options = {directory}/localca.options\nactive_pcr_banks = sha256\n")
+    os.makedirs(os.path.join(directory, "ca"), exist_ok=True)
+    return config
+
+
+_authority = []
+
+
+def authority():
+    if not _authority:
+        _authority.append(certificate_tools(new_directory()))
+    return _authority[0]
+
+
+def set_up(state, *arguments, executable=None, **more):
+    return execute([executable or program("swtpm_setup"), "--tpm2", "--tpm-state", state, "--config", authority(),
+                    *arguments], timeout=120, **more)
+
+
+def made(result, what):
+    require(result.returncode == 0, f"{what}: {result.returncode}, {result.stderr}")
+
+
+class Looked:
+    """What tpm2-tools see of a TPM: all that is persistent, and the banks."""
+
+    def __init__(self, command):
+        self.tools = environment(TPM2TOOLS_TCTI=f"swtpm:path={command.path}")
+        self.directory = command.directory
+        self.handles = self.ask("tpm2_getcap", "handles-persistent").split()
+        self.keys = [self.without_key(self.ask("tpm2_readpublic", "-c", handle)) for handle in self.handles if handle != "-"]
+        self.indices = [line for line in self.ask("tpm2_nvreadpublic").splitlines() if "size" not in line]
+        self.banks = self.ask("tpm2_getcap", "pcrs")
+
+    def ask(self, *words):
+        result = execute(words, env=self.tools, cwd=self.directory)
+        require(result.returncode == 0, f"{words}: {result.stderr}")
+        return result.stdout
+
+    @staticmethod
+    def without_key(text):
+        keep = []
+        for line in text.splitlines():
+            if line.split(":")[0].strip() not in ("name", "qualified name", "rsa", "x", "y"):
+                keep.append(line)
+        return keep
+
+    def facts(self):
+        return [self.handles, self.keys, self.indices, self.banks]
+
+
+def looked(state, executable=None):
+    command = Command(state, "--flags", "not-need-init,startup-clear", executable=executable, name="looked")
+    result = Looked(command)
+    command.stop()
+    return result
+
+
+@test
+def what_setup_makes_is_what_debians_makes():
+    for name, arguments in SETUP_LINES.items():
+        theirs, ours = new_state("theirs"), new_state("ours")
+        made(set_up(theirs, *arguments, executable=debians("swtpm_setup"), env=dict(os.environ)), f"{name}, Debian's")
+        made(set_up(ours, *arguments), f"{name}, ours")
+        expected, found = looked(theirs, debians("swtpm")).facts(), looked(ours).facts()
+        require(expected == found, f"{name}: " + "\n".join(f"{a}\n{b}" for a, b in zip(expected, found) if a != b))
+
+
+@test
+def debians_setup_drives_our_swtpm():
+    state = new_state()
+    result = set_up(state, *SETUP_LINES["libvirt"], "--tpm", f"{program('swtpm')} socket",
+                    executable=debians("swtpm_setup"))
+    made(result, "Debian's swtpm_setup over our swtpm")
+    theirs = new_state("theirs")
+    made(set_up(theirs, *SETUP_LINES["libvirt"], executable=debians("swtpm_setup"), env=dict(os.environ)), "Debian's")
+    require(looked(state).facts() == looked(theirs, debians("swtpm")).facts(), "they differ")
+
+
+@test
+def certificates_are_of_the_keys_in_the_tpm():
+    state = new_state()
+    files = new_directory()
+    made(set_up(state, *SETUP_LINES["libvirt"], "--write-ek-cert-files", files), "swtpm_setup")
+    for name in ("rsa2048", "secp384r1"):
+        shown = execute(["openssl", "x509", "-inform", "DER", "-noout", "-subject", "-in", f"{files}/ek-{name}.crt"])
+        require(f"CN = vm1:{UUID}" in shown.stdout, f"{name}: {shown}")
+
+
+@test
+def setup_touches_no_tpm_that_is_there():
+    state = new_state()
+    made(set_up(state, "--createek"), "the first")
+    with open(os.path.join(state, "vtpm-instance"), encoding="ascii") as file:
+        identity = file.read().strip()
+    before = looked(state).keys
+    made(set_up(state, "--createek", "--not-overwrite"), "--not-overwrite")
+    again = set_up(state, "--createek")
+    require(again.returncode == 1 and "Found existing TPM state" in again.stderr, f"{again}")
+    made(set_up(state, "--reconfigure", "--pcr-banks", "sha1,sha512"), "--reconfigure")
+    after = looked(state)
+    require(after.keys == before and "sha256: [ ]" in after.banks.replace("sha256:[ ]", "sha256: [ ]"), f"{after.banks}")
+    made(set_up(state, "--createek", "--overwrite"), "--overwrite")
+    with open(os.path.join(state, "vtpm-instance"), encoding="ascii") as file:
+        require(file.read().strip() != identity, "--overwrite kept the TPM")
+    require(daemon().call("show", instance=identity)["state"] == "deleted", "the TPM before is not deleted")
+
+
+@test
+def a_setup_that_fails_leaves_nothing():
+    state = new_state()
+    before = [one["id"] for one in daemon().call("list")["instances"]]
+    result = set_up(state, "--createek", "--pcr-banks", "md5")
+    require(result.returncode == 1 and "No PCR banks could be allocated" in result.stderr, f"{result}")
+    require(os.listdir(state) == [], f"{os.listdir(state)}")
+    require([one["id"] for one in daemon().call("list")["instances"]] == before, "an instance is left")
+    with open(os.path.join(state, "tpm2-00.permall"), "wb") as file:
+        file.write(b"a state of swtpm's")
+    result = set_up(state, "--createek", "--not-overwrite")
+    require(result.returncode == 1 and "vtpmctl import" in result.stderr, f"{result}")
+
+
+@test
+def the_configuration_of_an_ordinary_user_is_debians():
+    trees = []
+    for executable in (debians("swtpm_setup"), program("swtpm_setup")):
+        home = new_directory()
+        os.chmod(home, 0o755)
+        told = [execute([executable, "--create-config-files", how], env={"HOME": home, "PATH": os.environ["PATH"]})
+                for how in ("root", "root", "root,skip-if-exist", "root,overwrite", "overwrite,skip-if-exist")]
+        files = {}
+        for folder, _, names in os.walk(home):
+            files[folder.replace(home, "HOME")] = sorted(names)
+            for name in names:
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    files[name] = file.read().replace(home, "HOME")
+        trees.append(([one.returncode for one in told], files))
+    require(trees[0] == trees[1], f"{trees[0]}\n{trees[1]}")
+
+
+@test
+def setup_says_what_it_can_do():
+    result = execute([program("swtpm_setup"), "--print-capabilities"])
+    theirs = execute([debians("swtpm_setup"), "--print-capabilities"]).stdout
+    expected = theirs.replace('"tpm-1.2", ', "").replace('"tpm12-not-need-root", ', "")
+    require((result.returncode, result.stdout) == (0, expected), f"{result.stdout}{expected}")
+
+
 if __name__ == "__main__":
     run()

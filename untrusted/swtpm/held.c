@@ -92,7 +92,6 @@ static struct err ask_create(struct held *held, const char *label, json_t **out_
 static struct err create(struct held *held, struct place *place, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
-    json_t *deleted DEFER(json_close) = NULL;
     char random[RANDOM_TEXT_SIZE];
     char label[PLACE_LABEL_MAX];
     place_label(place->directory, NULL, label);
@@ -105,11 +104,7 @@ static struct err create(struct held *held, struct place *place, struct explanat
     TRY(err);
     TRY(take_names(held, instance, why));
     err = place_mark(place, held->id, why);
-    if (!err.code) return OK;
-    struct explanation ignored = {0}; /* that it cannot be found again is the news */
-    (void)ctl_call(&held->ctl, "delete", json_pack("{s:s}", "instance", held->id), LONG_SECONDS, NULL, &deleted,
-                   &ignored)
-        .code;
+    if (err.code) held_undo(held, place); /* it could not be found again */
     return err;
 }
 
@@ -224,8 +219,8 @@ static void close_fd(const int *fd)
     if (*fd >= 0) (void)close(*fd);
 }
 
-struct err held_state(struct held *held, json_int_t *out_version, void **out_bytes, size_t *out_size,
-                      struct explanation *why)
+static struct err get_state(struct held *held, json_int_t *out_version, void **out_bytes, size_t *out_size,
+                            struct explanation *why)
 {
     int fd DEFER(close_fd) = -1;
     json_t *answer DEFER(json_close) = NULL;
@@ -247,4 +242,43 @@ struct err held_state(struct held *held, json_int_t *out_version, void **out_byt
     *out_bytes = bytes;
     *out_size = (size_t)size;
     return OK;
+}
+
+void held_copy_state(struct held *held, const struct place *place, json_int_t *version)
+{
+    struct explanation why = {0};
+    char aside[PATH_MAX];
+    void *bytes = NULL;
+    size_t size = 0;
+    struct err err = get_state(held, version, &bytes, &size, &why);
+    if (err.code == ERR_STATE_MISSING) return;
+    if (!err.code) err = place_copy(place, span_of(bytes, size), aside, &why);
+    free(bytes);
+    if (err.code)
+        log_line(LOG_LEVEL_WARNING, "the copy of the state is not up to date: %s", explanation_text(&why, err));
+    else if (*aside)
+        log_line(LOG_LEVEL_WARNING,
+                 "%s/" PLACE_COPY
+                 " was not what had been written there; it is kept as %s and was not used: the state is "
+                 "vtpmd's",
+                 place->directory, aside);
+}
+
+/* --- its end for good --- */
+
+struct err held_delete(struct held *held, struct place *place, struct explanation *why)
+{
+    json_t *deleted DEFER(json_close) = NULL;
+    TRY(ctl_call(&held->ctl, "delete", json_pack("{s:s, s:b}", "instance", held->id, "force", 1), LONG_SECONDS, NULL,
+                 &deleted, why));
+    place_forget(place);
+    place->has_id = false;
+    return OK;
+}
+
+void held_undo(struct held *held, struct place *place)
+{
+    struct explanation why = {0};
+    const struct err err = held_delete(held, place, &why);
+    if (err.code) log_line(LOG_LEVEL_ERROR, "%s is left behind: %s", held->label, explanation_text(&why, err));
 }

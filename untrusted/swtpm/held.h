@@ -45,6 +45,9 @@ struct err held_await(struct held *held, json_int_t version, const struct ctl_wa
                       json_t **out_instance, struct explanation *why);
 /* In order, and waits for it. */
 struct err held_stop(struct held *held, struct explanation *why);
-/* Its newest sealed state, malloc'ed, the caller's. ERR_STATE_MISSING and others. */
-struct err held_state(struct held *held, json_int_t *out_version, void **out_bytes, size_t *out_size,
-                      struct explanation *why);
+/* Copies its newest sealed state into the place; what goes wrong is a line in the log. version: of what was copied. */
+void held_copy_state(struct held *held, const struct place *place, json_int_t *version);
+/* There was nothing before it, and there shall be nothing of it: the instance is deleted, and the place names none. */
+void held_undo(struct held *held, struct place *place);
+/* As held_undo, of an instance that has been used. ERR_OWNER_SIGNATURE and others. */
+struct err held_delete(struct held *held, struct place *place, struct explanation *why);

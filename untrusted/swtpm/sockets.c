@@ -162,6 +162,16 @@ struct err swtpm_sockets_open(const struct swtpm_options *options, struct swtpm_
     return OK;
 }
 
+struct err swtpm_sockets_pair(struct swtpm_sockets *sockets, const char *role, int *out_fd, struct explanation *why)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return explain(why, FAIL(SYSTEM), "a pair of sockets: %s", strerror(errno));
+    sockets->list[sockets->count++] = (struct swtpm_socket){.role = role, .fd = pair[1]};
+    *out_fd = pair[0];
+    return OK;
+}
+
 void swtpm_sockets_release_clients(struct swtpm_sockets *sockets)
 {
     for (size_t i = 0; i < sockets->count; i++) {

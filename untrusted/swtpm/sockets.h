@@ -11,7 +11,7 @@
 
 #include "untrusted/swtpm/options.h"
 
-#define SWTPM_SOCKETS_MAX 2u
+#define SWTPM_SOCKETS_MAX 3u
 
 struct swtpm_socket {
     const char *role; /* data, control, data-client or control-client, as the admin API has them */
@@ -29,6 +29,8 @@ struct swtpm_sockets {
 /* ERR_SYSTEM, ERR_USAGE. swtpm_sockets_close in any case. */
 struct err swtpm_sockets_open(const struct swtpm_options *options, struct swtpm_sockets *out_sockets,
                               struct explanation *why);
+/* A connected pair: one end with the role, the other the caller's. ERR_SYSTEM. */
+struct err swtpm_sockets_pair(struct swtpm_sockets *sockets, const char *role, int *out_fd, struct explanation *why);
 /* Those of clients: whoever serves has them. */
 void swtpm_sockets_release_clients(struct swtpm_sockets *sockets);
 void swtpm_sockets_close(struct swtpm_sockets *sockets);

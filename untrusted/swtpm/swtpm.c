@@ -24,6 +24,7 @@
 #include "untrusted/host/log.h"
 #include "untrusted/swtpm/device.h"
 #include "untrusted/swtpm/held.h"
+#include "untrusted/swtpm/key.h"
 #include "untrusted/swtpm/options.h"
 
 #define COMPATIBLE_VERSION "0.7.1" /* whose command line this is */
@@ -68,35 +69,11 @@ static struct err open_log(const struct swtpm_options *options, struct explanati
     return explain(why, FAIL(SYSTEM), "--log fd=%d: %s", fd, strerror(errno));
 }
 
-static void drain(int fd)
-{
-    char bytes[256];
-    ssize_t got = 1;
-    while (got > 0 || (got < 0 && errno == EINTR))
-        got = read(fd, bytes, sizeof bytes);
-    explicit_bzero(bytes, sizeof bytes);
-    (void)close(fd);
-}
-
-/* Whoever wrote a key into a pipe waits for it to be read. */
-static struct err drain_key(const struct swtpm_key *key, struct explanation *why)
-{
-    const char *path = key->file ? key->file : key->password_file;
-    const int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY) : key->fd >= 0 ? key->fd : key->password_fd;
-    if (fd < 0) return explain(why, FAIL(SYSTEM), "--key %.200s: %s", path, strerror(errno));
-    drain(fd);
-    if (path && key->remove) (void)unlink(path);
-    return OK;
-}
-
 static struct err drain_keys(const struct swtpm_options *options, struct explanation *why)
 {
     for (unsigned i = 0; i < options->key_count; i++)
-        TRY(drain_key(&options->keys[i], why));
-    if (options->key_count)
-        log_line(LOG_LEVEL_NOTICE,
-                 "the key that was given is not needed: this TPM's state is always sealed, under keys of "
-                 "its enclave's manager");
+        TRY(key_drain(&options->keys[i], why));
+    if (options->key_count) log_line(LOG_LEVEL_NOTICE, "%s", key_sentence);
     return OK;
 }
 
@@ -112,24 +89,13 @@ static int print_states(const struct place *place)
 
 /* --- the start --- */
 
-static void unix_pair(int pair[2], const char *role, struct swtpm_sockets *sockets)
-{
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) pair[0] = pair[1] = -1;
-    sockets->list[sockets->count++] = (struct swtpm_socket){.role = role, .fd = pair[1]};
-}
-
 /* What swtpm does for a device: nobody initialises its TPM, and the driver wants one that was started. */
 static struct err prepare_device(struct program *p, struct explanation *why)
 {
-    int data[2];
-    int control[2];
     if (p->options.interface != SWTPM_CHARDEV) return OK;
     TRY(device_open(&p->options, &p->device, why));
-    unix_pair(data, "data-client", &p->sockets);
-    unix_pair(control, "control-client", &p->sockets);
-    if (data[0] < 0 || control[0] < 0) return explain(why, FAIL(SYSTEM), "a socket: %s", strerror(errno));
-    p->relay[0] = data[0];
-    p->relay[1] = control[0];
+    TRY(swtpm_sockets_pair(&p->sockets, "data-client", &p->relay[0], why));
+    TRY(swtpm_sockets_pair(&p->sockets, "control-client", &p->relay[1], why));
     p->options.not_need_init = true;
     if (!p->options.startup_none && !p->options.startup_state) p->options.startup_clear = true;
     return OK;
@@ -238,26 +204,6 @@ static struct err start(struct program *p, struct explanation *why)
 
 /* --- while it serves --- */
 
-static void copy_state(struct program *p)
-{
-    struct explanation why = {0};
-    char aside[PATH_MAX];
-    void *bytes = NULL;
-    size_t size = 0;
-    struct err err = held_state(&p->held, &p->copied, &bytes, &size, &why);
-    if (err.code == ERR_STATE_MISSING) return;
-    if (!err.code) err = place_copy(&p->place, span_of(bytes, size), aside, &why);
-    free(bytes);
-    if (err.code)
-        log_line(LOG_LEVEL_WARNING, "the copy of the state is not up to date: %s", explanation_text(&why, err));
-    else if (*aside)
-        log_line(LOG_LEVEL_WARNING,
-                 "%s/" PLACE_COPY
-                 " was not what had been written there; it is kept as %s and was not used: the state is "
-                 "vtpmd's",
-                 p->place.directory, aside);
-}
-
 static void on_signal(void *ctx)
 {
     struct program *p = ctx;
@@ -279,7 +225,7 @@ static struct err serve(struct program *p, struct explanation *why)
     for (bool runs = true; runs;) {
         json_t *instance DEFER(json_close) = NULL;
         TRY(held_await(&p->held, p->copied, &watch, &runs, &instance, why));
-        copy_state(p);
+        held_copy_state(&p->held, &p->place, &p->copied);
         if (runs && p->stopping) return held_stop(&p->held, why);
         const char *reason = json_string_value(json_object_get(instance, "reason"));
         if (!runs && reason) return explain(why, FAIL(PEER_CLOSED), "%s: %.300s", p->held.label, reason);
