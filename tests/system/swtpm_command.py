@@ -6,6 +6,7 @@ behind them.
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -243,6 +244,51 @@ def a_dead_process_of_the_tpm_is_replaced_on_the_same_sockets():
     require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-i"]).returncode == 0, "CMD_INIT")
     command.connect().startup()
     require(command.stop() == 0, command.log())
+
+
+@test
+def a_character_device_is_served_as_the_vtpm_proxy_driver_wants_it():
+    state = new_state()
+    driver, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = Process("chardev", [program("swtpm"), "chardev", "--tpm2", "--fd", str(device.fileno()), "--tpmstate",
+                                  f"dir={state}", "--locality", "allow-set-locality"], os.path.dirname(state),
+                      pass_fds=(device.fileno(),))
+    device.close()
+    driver.settimeout(20)
+
+    def ask(text):
+        driver.send(bytes.fromhex(text))
+        return driver.recv(4096).hex()
+    require(ask("80010000000b2000100003") == "80010000000a00000000", "SetLocality 3 was refused")
+    require(ask("80010000000b2000100009") == "80010000000a00000107", "SetLocality 9 was not")
+    require(ask("80010000000a20001000") == "80010000000a0000009a", "SetLocality without a locality was taken")
+    require(ask("80010000000c0000017b0008")[:20] == "80010000001400000000", "the TPM was not started for the driver")
+    driver.close()
+    require(process.wait() == 0, process.log())
+    identity = open(os.path.join(state, "vtpm-instance"), encoding="ascii").read().strip()
+    wait_for(lambda: daemon().call("show", instance=identity)["state"] == "stopped", "the TPM goes on")
+
+
+@test
+def keys_are_read_and_not_needed():
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"a passphrase")
+    os.close(write_end)
+    command = Command(new_state(), "--key", f"pwdfd={read_end},mode=aes-256-cbc", pass_fds=(read_end,))
+    os.close(read_end)
+    require("always sealed" in command.log(), command.log())
+    command.stop()
+
+
+@test
+def whoever_holds_a_tpm_takes_no_place_of_the_daemons():
+    commands = [Command(new_state(), name=f"place{turn}") for turn in range(3)]
+    admins = [daemon().admin() for _ in range(60)]
+    require(all(admin.greeting for admin in admins), "a client was turned away")
+    for admin in admins:
+        admin.close()
+    for command in commands:
+        require(command.stop() == 0, command.log())
 
 
 # --- what lies in the directory ----------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ static void print_options(FILE *file, const char *directory)
     if (uname(&host) != 0) return;
     for (char *c = host.version; *c; c++)
         if (isspace((unsigned char)*c)) *c = '_';
-    (void)fprintf(file, "--platform-manufacturer %s\n--platform-version %.20s\n--platform-model %s\n", host.sysname,
+    (void)fprintf(file, "--platform-manufacturer %s\n--platform-version %s\n--platform-model %s\n", host.sysname,
                   host.version, host.sysname);
 }
 
