@@ -26,6 +26,7 @@ _daemon = []
 def daemon():
     if not _daemon:
         _daemon.append(Daemon())
+        os.environ["VTPM_SOCKET"] = _daemon[0].socket  # for what the harness starts
     return _daemon[0]
 
 
@@ -61,7 +62,7 @@ class Command(Process):
         self.pid_path = os.path.join(self.directory, f"{name}.pid")
         if sockets is None:
             sockets = ["--server", f"type=unixio,path={self.path}", "--ctrl", f"type=unixio,path={self.path}.ctrl"]
-        os.environ["VTPM_SOCKET"] = daemon().socket
+        daemon()
         super().__init__(name, [executable or program("swtpm"), "socket", "--tpm2", *sockets, "--tpmstate",
                                 f"dir={state}", "--pid", f"file={self.pid_path}", *more], self.directory, **options)
         if ready:
@@ -248,6 +249,7 @@ def a_dead_process_of_the_tpm_is_replaced_on_the_same_sockets():
 
 @test
 def a_character_device_is_served_as_the_vtpm_proxy_driver_wants_it():
+    daemon()
     state = new_state()
     driver, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = Process("chardev", [program("swtpm"), "chardev", "--tpm2", "--fd", str(device.fileno()), "--tpmstate",
