@@ -136,7 +136,7 @@ static void control_capabilities_are_the_rows(void **state)
 {
     (void)state;
     const uint8_t request[] = {0, 0, 0, 1};
-    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xbc, 0xaf};
+    const uint8_t answer[] = {0, 0, 0, 0, 0, 0, 0xfc, 0xaf};
     struct message message = parse_whole(&protocol_control, request, sizeof request);
     assert_answer(&message, answer, sizeof answer);
 }
@@ -230,7 +230,7 @@ static void control_cancel_has_an_answer_and_no_effect(void **state)
 static void control_unknown_commands_are_bad_ordinals(void **state)
 {
     (void)state;
-    const uint32_t numbers[] = {0, 6, 7, 8, 0x0a, 0x0c, 0x0d, 0x12, 0x13, 0x14, 0xffffffff};
+    const uint32_t numbers[] = {0, 6, 7, 8, 0x0a, 0x0c, 0x0d, 0x13, 0x14, 0xffffffff};
     const uint8_t refused[] = {0, 0, 0, 0x0a};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         uint8_t request[20] = {(uint8_t)(numbers[i] >> 24), (uint8_t)(numbers[i] >> 16), (uint8_t)(numbers[i] >> 8),
@@ -241,6 +241,54 @@ static void control_unknown_commands_are_bad_ordinals(void **state)
         assert_false(message.close);
         assert_answer(&message, refused, sizeof refused);
     }
+}
+
+static struct message ask_info(uint8_t flags, uint32_t offset)
+{
+    const uint8_t request[20] = {[3] = 0x12,
+                                 [11] = flags,
+                                 [12] = (uint8_t)(offset >> 24),
+                                 [13] = (uint8_t)(offset >> 16),
+                                 [14] = (uint8_t)(offset >> 8),
+                                 [15] = (uint8_t)offset};
+    return parse_whole(&protocol_control, request, sizeof request);
+}
+
+static void control_tells_what_the_tpm_is(void **state)
+{
+    (void)state;
+    static const char both[] = "{\"TPMSpecification\":{\"family\":\"2.0\",\"level\":0,\"revision\":164},"
+                               "\"TPMFeatures\":{\"RSAKeySizes\":[1024,2048,3072],\"CamelliaKeySizes\":[128,256]}}";
+    const uint8_t refused[] = {0, 0, 0, 3};
+    struct message message = ask_info(5, 0);
+    const uint8_t head[12] = {[7] = sizeof both, [11] = sizeof both};
+    assert_int_equal(message.answer_size, sizeof head + sizeof both);
+    assert_memory_equal(message.answer, head, sizeof head);
+    assert_memory_equal(message.answer + sizeof head, both, sizeof both);
+    message = ask_info(5, sizeof both - 2);
+    assert_int_equal(message.answer_size, 12 + 2);
+    assert_memory_equal(message.answer + 12, "}", 2);
+    assert_int_equal(ask_info(0xff, 0).answer_size, ask_info(7, 0).answer_size);
+    assert_memory_equal(ask_info(8, 0).answer + 12, "{}", 3);
+    message = ask_info(5, sizeof both - 1);
+    assert_answer(&message, refused, sizeof refused);
+    message = ask_info(5, UINT32_MAX);
+    assert_answer(&message, refused, sizeof refused);
+}
+
+static void control_may_be_told_to_reject_locality_4(void **state)
+{
+    (void)state;
+    const struct channel channel = {.locality = 1, .rejects_locality_4 = true};
+    const uint8_t four[] = {0, 0, 0, 5, 4, 0, 0, 0};
+    const uint8_t three[] = {0, 0, 0, 5, 3, 0, 0, 0};
+    const uint8_t refused[] = {0, 0, 0, 0x3d};
+    struct message message;
+    protocol_control.parse(span_of(four, sizeof four), &channel, true, &message);
+    assert_false(message.sets_locality);
+    assert_answer(&message, refused, sizeof refused);
+    protocol_control.parse(span_of(three, sizeof three), &channel, true, &message);
+    assert_true(message.sets_locality);
 }
 
 static void control_establishment_is_asked_of_the_tpm(void **state)
@@ -418,6 +466,8 @@ int main(void)
         cmocka_unit_test(framed_command_at_no_locality_is_refused),
         cmocka_unit_test(framed_command_of_impossible_size_is_refused),
         cmocka_unit_test(control_capabilities_are_the_rows),
+        cmocka_unit_test(control_tells_what_the_tpm_is),
+        cmocka_unit_test(control_may_be_told_to_reject_locality_4),
         cmocka_unit_test(control_init_is_a_reset),
         cmocka_unit_test(control_init_with_unknown_flags_is_refused),
         cmocka_unit_test(control_surplus_is_a_bad_parameter),
