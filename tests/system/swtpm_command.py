@@ -560,5 +560,30 @@ def setup_says_what_it_can_do():
     require((result.returncode, result.stdout) == (0, expected), f"{result.stdout}{expected}")
 
 
+# --- moving over -------------------------------------------------------------------------------------------------------
+
+@test
+def a_directory_of_swtpms_moves_over_with_its_tpm():
+    """As docs/from-swtpm.md says: the same directory, the same keys, another program."""
+    state = new_state("uuid")
+    made(set_up(state, "--createek", executable=debians("swtpm_setup"), env=dict(os.environ)), "Debian's swtpm_setup")
+
+    def endorsement(executable=None):
+        command = Command(state, "--flags", "not-need-init,startup-clear", executable=executable, name="moved")
+        text = Looked(command).ask("tpm2_readpublic", "-c", "0x81010001")
+        command.stop()
+        return text
+    before = endorsement(debians("swtpm"))
+    refused("vtpmctl import", "socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}")
+    result = execute([program("vtpmctl"), "--socket", daemon().socket, "import", UUID + "-moved", "--from", state,
+                      "--no-start", "--mark"])
+    require(result.returncode == 0, f"{result}")
+    after = endorsement()
+    require(after == before, f"{before}\n{after}")
+    again = execute([program("vtpmctl"), "--socket", daemon().socket, "import", "another", "--from", state, "--no-start",
+                     "--mark"])
+    require(again.returncode == 1 and "names an instance already" in again.stderr, f"what is imported was taken for a state of swtpm's: {again}")
+
+
 if __name__ == "__main__":
     run()

@@ -14,6 +14,7 @@
 #include "untrusted/cli/swtpm_state.h"
 
 #define PERMANENT "tpm2-00.permall"
+#define MARKER    "vtpm-instance"    /* untrusted/swtpm/place.h */
 #define FILE_MAX  (STATE_MAX + 256u) /* a state as large as an instance can have, and what lies around it */
 
 /* What is read, in secret memory. */
@@ -55,6 +56,11 @@ static struct err check_directory(const struct swtpm_source *source, struct expl
         return explain(why, FAIL(STATE_MISSING),
                        "--from %s: not a directory; a state that swtpm keeps in a single file (backend-uri=file://) is "
                        "not read",
+                       directory);
+    if (has(source, MARKER))
+        return explain(why, FAIL(STATE_MISSING),
+                       "%s: its file " MARKER " names an instance already, and what looks like a state of swtpm's is a copy "
+                       "of that instance's sealed state",
                        directory);
     if (has(source, PERMANENT)) return OK;
     if (has(source, "tpm-00.permall"))
@@ -208,6 +214,16 @@ void swtpm_source_close(struct swtpm_source *source)
     secret_memory_close(&source->memory);
     if (source->lock_fd >= 0) (void)close(source->lock_fd);
     *source = (struct swtpm_source){.lock_fd = -1};
+}
+
+struct err swtpm_source_mark(const struct swtpm_source *source, const char *id, struct explanation *why)
+{
+    char path[PATH_MAX];
+    path_of(source, MARKER, path);
+    int fd DEFER(close_fd) = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd >= 0 && id && dprintf(fd, "%s\n", id) > 0 && fsync(fd) == 0) return OK;
+    return explain(why, FAIL(SYSTEM), "the TPM was imported, but %.200s: %s; write %s into that file yourself", path,
+                   strerror(errno), id);
 }
 
 json_t *swtpm_source_files(const struct swtpm_source *source)
