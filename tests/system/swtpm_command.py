@@ -578,7 +578,10 @@ def a_directory_of_swtpms_moves_over_with_its_tpm():
     result = execute([program("vtpmctl"), "--socket", daemon().socket, "import", UUID + "-moved", "--from", state,
                       "--no-start", "--mark"])
     require(result.returncode == 0, f"{result}")
+    require("tpm2-00.permall.imported'" in result.stdout and
+            os.path.exists(os.path.join(state, "tpm2-00.permall.imported")), f"{result.stdout}{os.listdir(state)}")
     after = endorsement()
+    require(not [name for name in os.listdir(state) if "foreign" in name], f"{os.listdir(state)}")
     require(after == before, f"{before}\n{after}")
     again = execute([program("vtpmctl"), "--socket", daemon().socket, "import", "another", "--from", state, "--no-start",
                      "--mark"])

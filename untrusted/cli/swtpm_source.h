@@ -36,7 +36,10 @@ struct err swtpm_source_open(const struct swtpm_options *options, struct swtpm_s
                              struct explanation *why);
 void swtpm_source_close(struct swtpm_source *source);
 
-/* From now on the directory stands for the instance, for the commands of swtpm that this project has. ERR_SYSTEM. */
+/*
+ * From now on the directory stands for the instance, for the commands of swtpm that this project has; swtpm's own file there
+ * has another name, so that no swtpm takes it. ERR_SYSTEM.
+ */
 struct err swtpm_source_mark(const struct swtpm_source *source, const char *id, struct explanation *why);
 
 /* The paths of the files there that hold the TPM's keys. The caller frees it; NULL: out of memory. */
