@@ -238,6 +238,24 @@ def it_outlives_a_new_start_of_vtpmd():
 
 
 @test
+def after_the_power_has_gone_it_starts_as_ever():
+    host = Daemon()
+    state = new_state()
+    line = [program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init", "--ctrl",
+            f"type=unixio,path={state}.ctrl"]
+    for _ in range(2):
+        process = subprocess.Popen(line, env=dict(os.environ, VTPM_SOCKET=host.socket), stderr=subprocess.PIPE)
+        wait_for(lambda: [one for one in host.call("list")["instances"] if one["state"] == "running"], "it does not start")
+        host.end()
+        process.kill()
+        process.wait()
+        host.power_on()
+    instance = host.call("list")["instances"][0]
+    wait_for(lambda: host.call("show", instance=instance["id"])["state"] == "stopped", "it was started by itself")
+    require(host.call("show", instance=instance["id"])["wanted"] is False, "it is wanted")
+
+
+@test
 def a_dead_process_of_the_tpm_is_replaced_on_the_same_sockets():
     command = Command(new_state(), "--flags", "not-need-init")
     os.kill(command.instance()["pid"], signal.SIGKILL)

@@ -239,6 +239,13 @@ void handed_await(struct instance *instance)
     stop_in(instance, AWAIT_SECONDS);
 }
 
+bool handed_can_serve(const struct handed *handed)
+{
+    for (size_t i = 0; i < handed->count; i++)
+        if (handed->fds[i] >= 0) return true;
+    return false;
+}
+
 bool handed_is_held(const struct handed *handed)
 {
     return handed->holder.ended != NULL;

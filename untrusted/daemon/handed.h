@@ -33,6 +33,8 @@ void handed_free(struct handed **handed);
 void handed_begin(struct instance *instance, struct handed *handed, const struct handed_holder *holder);
 /* It was held before vtpmd's own start: somebody has time to say that he holds it. */
 void handed_await(struct instance *instance);
+/* There is a socket that another process of the instance could be reached on. */
+bool handed_can_serve(const struct handed *handed);
 bool handed_is_held(const struct handed *handed);
 /* The holder has gone. */
 void handed_leave(struct instance *instance);

@@ -242,10 +242,10 @@ static void end(struct program *p)
 
 static struct err run(struct program *p, struct explanation *why)
 {
+    TRY(take_signals(p, why));
     TRY(drain_keys(&p->options, why));
     TRY(start(p, why));
     TRY(go_on_in_background(p, why));
-    TRY(take_signals(p, why));
     TRY(begin_relay(p, why));
     return serve(p, why);
 }
