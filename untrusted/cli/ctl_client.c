@@ -77,11 +77,32 @@ static struct err wait_ready(struct ctl *ctl, short events, long long deadline, 
     }
 }
 
+/* As send; what is handed over goes with the first byte. */
+static ssize_t send_some(struct ctl *ctl, const char *line, size_t size)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(CTL_HANDED_MAX * sizeof(int))];
+    } control = {0};
+    struct iovec part = {(void *)(uintptr_t)line, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    const size_t bytes = ctl->handed_count * sizeof(int);
+    if (ctl->handed) {
+        control.aligned = (struct cmsghdr){CMSG_LEN(bytes), SOL_SOCKET, SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.aligned), ctl->handed, bytes);
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(bytes);
+    }
+    ssize_t sent = sendmsg(ctl->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) ctl->handed = NULL;
+    return sent;
+}
+
 static struct err send_line(struct ctl *ctl, const char *line, size_t size, long long deadline, struct explanation *why)
 {
     while (size > 0) {
         TRY(wait_ready(ctl, POLLOUT, deadline, NULL, why));
-        ssize_t sent = send(ctl->fd, line, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send_some(ctl, line, size);
         if (sent < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (sent < 0) return lose(ctl, explain(why, FAIL(PEER_CLOSED), "%s: %s", ctl->path, strerror(errno)));
         line += sent;
@@ -250,6 +271,19 @@ static struct err send_request(struct ctl *ctl, const char *verb, json_t *argume
     return send_line(ctl, line, size + 1, deadline, why);
 }
 
+/* Its answer is read by whoever asks next. */
+void ctl_nudge(struct ctl *ctl)
+{
+    static const char line[] = "{\"execute\":\"version\",\"id\":0}\n";
+    (void)send(ctl->fd, line, sizeof line - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static bool is_nudge(const json_t *answer)
+{
+    const json_t *id = json_object_get(answer, "id");
+    return json_is_integer(id) && json_integer_value(id) == 0;
+}
+
 struct err ctl_call(struct ctl *ctl, const char *verb, json_t *arguments, unsigned seconds,
                     const struct ctl_watch *watch, json_t **out_return, struct explanation *why)
 {
@@ -262,6 +296,11 @@ struct err ctl_call(struct ctl *ctl, const char *verb, json_t *arguments, unsign
         json_decref(answer);
         answer = NULL;
         TRY(receive_before(ctl, deadline_in(seconds), watch, &answer, why));
+    }
+    while (is_nudge(answer)) {
+        json_decref(answer);
+        answer = NULL;
+        TRY(receive_before(ctl, deadline, watch, &answer, why));
     }
     const json_t *id = json_object_get(answer, "id");
     const json_t *error = json_object_get(answer, "error");

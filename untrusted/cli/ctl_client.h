@@ -16,7 +16,8 @@
 #include "base/err.h"
 #include "untrusted/cli/explain.h"
 
-#define CTL_REQUEST_MAX 65536u              /* bytes with the newline: the daemon takes no more */
+#define CTL_REQUEST_MAX 65536u /* bytes with the newline: the daemon takes no more */
+#define CTL_HANDED_MAX  4u
 #define CTL_ANSWER_MAX  (size_t)(16u << 20) /* a list of all instances that a ledger can hold is about half of it */
 
 /* Why a command did not end well: they have exit statuses of their own. */
@@ -34,6 +35,8 @@ struct ctl {
     size_t used, taken, capacity;
     long long last_id;
     enum ctl_outcome outcome;
+    const int *handed; /* descriptors that go with the next request; NULL: none */
+    size_t handed_count;
     int *passed; /* where a descriptor goes that comes with an answer, the caller's; NULL: none is taken */
     /* "progress" of what is under way, which comes before the answer and begins the wait for it anew; NULL: none is
      * expected. */
@@ -61,6 +64,9 @@ void ctl_close(struct ctl *ctl);
  */
 struct err ctl_call(struct ctl *ctl, const char *verb, json_t *arguments, unsigned seconds,
                     const struct ctl_watch *watch, json_t **out_return, struct explanation *why);
+
+/* What vtpmd awaits for this connection is answered at once. Within watch->take. */
+void ctl_nudge(struct ctl *ctl);
 
 /* The next message, for a connection that has subscribed. seconds 0: for ever. The caller frees it. */
 struct err ctl_receive(struct ctl *ctl, unsigned seconds, const struct ctl_watch *watch, json_t **out_message,

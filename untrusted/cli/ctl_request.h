@@ -24,7 +24,7 @@ struct ctl_request {
     const char *since_text, *timeout_text;
     json_int_t since;
     unsigned timeout; /* seconds; 0: the command's own */
-    bool json, no_start, deleted, declare_dead, all, force, has_since, list, remove, operator, incoming;
+    bool json, no_start, deleted, declare_dead, all, force, has_since, list, remove, operator, incoming, mark;
     struct ctl ctl;
 };
 

@@ -64,6 +64,8 @@ void ctl_show_instance(const json_t *instance, FILE *out)
     print_lines(second, sizeof second / sizeof *second, instance, out);
     print_line("created", shown_time(json_object_get(instance, "created")).text, out);
     const json_t *listen = json_object_get(instance, "listen");
+    if (json_is_true(json_object_get(instance, "held")))
+        print_line("listens at", "sockets of the swtpm that holds it", out);
     for (size_t i = 0; i < json_array_size(listen); i++)
         if (json_is_string(json_array_get(listen, i)))
             print_line("listens at", shown_text(json_string_value(json_array_get(listen, i))).text, out);

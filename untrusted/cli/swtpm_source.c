@@ -14,6 +14,8 @@
 #include "untrusted/cli/swtpm_state.h"
 
 #define PERMANENT "tpm2-00.permall"
+#define IMPORTED  ".imported"
+#define MARKER    "vtpm-instance"    /* untrusted/swtpm/place.h */
 #define FILE_MAX  (STATE_MAX + 256u) /* a state as large as an instance can have, and what lies around it */
 
 /* What is read, in secret memory. */
@@ -55,6 +57,12 @@ static struct err check_directory(const struct swtpm_source *source, struct expl
         return explain(why, FAIL(STATE_MISSING),
                        "--from %s: not a directory; a state that swtpm keeps in a single file (backend-uri=file://) is "
                        "not read",
+                       directory);
+    if (has(source, MARKER))
+        return explain(why, FAIL(STATE_MISSING),
+                       "%s: its file " MARKER
+                       " names an instance already, and what looks like a state of swtpm's is a copy "
+                       "of that instance's sealed state",
                        directory);
     if (has(source, PERMANENT)) return OK;
     if (has(source, "tpm-00.permall"))
@@ -210,9 +218,23 @@ void swtpm_source_close(struct swtpm_source *source)
     *source = (struct swtpm_source){.lock_fd = -1};
 }
 
+struct err swtpm_source_mark(const struct swtpm_source *source, const char *id, struct explanation *why)
+{
+    char path[PATH_MAX];
+    path_of(source, MARKER, path);
+    int fd DEFER(close_fd) = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+    char before[PATH_MAX];
+    char after[PATH_MAX];
+    path_of(source, PERMANENT, before);
+    path_of(source, PERMANENT IMPORTED, after);
+    if (fd >= 0 && id && dprintf(fd, "%s\n", id) > 0 && fsync(fd) == 0 && rename(before, after) == 0) return OK;
+    return explain(why, FAIL(SYSTEM), "the TPM was imported, but %.200s: %s; write %s into that file yourself", path,
+                   strerror(errno), id);
+}
+
 json_t *swtpm_source_files(const struct swtpm_source *source)
 {
-    static const char *const names[] = {PERMANENT, PERMANENT ".bak", "TMP2-00.permall"};
+    static const char *const names[] = {PERMANENT, PERMANENT IMPORTED, PERMANENT ".bak", "TMP2-00.permall"};
     json_t *files = json_array();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[PATH_MAX];

@@ -2,8 +2,8 @@
  * The state directory of a swtpm, from which a TPM is imported.
  *
  * Guarantees: a directory that a running swtpm has locked is refused, and from here to the end no swtpm takes the lock;
- * nothing in it is changed; file, key and state lie in secret memory where the kernel has it, and are wiped. It does not
- * notice a swtpm that takes no lock (0.10 and newer do so only if told).
+ * nothing in it is changed but what swtpm_source_mark adds; file, key and state lie in secret memory where the kernel has
+ * it, and are wiped. It does not notice a swtpm that takes no lock (0.10 and newer do so only if told).
  */
 #pragma once
 
@@ -35,6 +35,12 @@ struct swtpm_source {
 struct err swtpm_source_open(const struct swtpm_options *options, struct swtpm_source *out_source,
                              struct explanation *why);
 void swtpm_source_close(struct swtpm_source *source);
+
+/*
+ * From now on the directory stands for the instance, for the commands of swtpm that this project has; swtpm's own file there
+ * has another name, so that no swtpm takes it. ERR_SYSTEM.
+ */
+struct err swtpm_source_mark(const struct swtpm_source *source, const char *id, struct explanation *why);
 
 /* The paths of the files there that hold the TPM's keys. The caller frees it; NULL: out of memory. */
 json_t *swtpm_source_files(const struct swtpm_source *source);

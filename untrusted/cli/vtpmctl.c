@@ -276,6 +276,7 @@ static struct err run_import(struct ctl_request *request, struct explanation *wh
         served = NULL;
         TRY(ctl_ask_told(request, "start", ctl_instance_arguments(request), &served, why));
     }
+    if (request->mark) TRY(swtpm_source_mark(&source, json_string_value(json_object_get(served, "id")), why));
     ENSURE(json_object_set_new(served, "shred", swtpm_source_files(&source)) == 0, NO_MEMORY);
     return ctl_print(request, served, show_import, why);
 }
@@ -371,6 +372,7 @@ enum option_number {
     SIGNATURE,
     OUT,
     INCOMING,
+    MARK,
     HELP,
     VERSION,
     OPTION_COUNT
@@ -405,6 +407,7 @@ static const struct option long_options[] = {
     {"signature", required_argument, NULL, SIGNATURE},
     {"out", required_argument, NULL, OUT},
     {"incoming", no_argument, NULL, INCOMING},
+    {"mark", no_argument, NULL, MARK},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
@@ -432,8 +435,8 @@ static const struct command {
     {"import",
      {"label"},
      1,
-     BIT(FROM) | BIT(KEY) | BIT(KEY_FORMAT) | BIT(PWDFILE) | BIT(KDF) | BIT(OWNER) | BIT(LISTEN) | BIT(NO_START) |
-         BIT(LOCKOUT_HEALS),
+     BIT(FROM) | BIT(MARK) | BIT(KEY) | BIT(KEY_FORMAT) | BIT(PWDFILE) | BIT(KDF) | BIT(OWNER) | BIT(LISTEN) |
+         BIT(NO_START) | BIT(LOCKOUT_HEALS),
      false,
      run_import},
     {"list", {0}, 0, BIT(DELETED), false, run_list},
@@ -460,7 +463,7 @@ static const char usage[] =
     "  create LABEL [--owner PUBKEY.pem] [--front-key PUBKEY.pem] [--listen ADDR]... [--no-start]\n"
     "         [--tpm 2.0|1.2] [--lockout-heals time|start-only|never]\n"
     "  import LABEL --from DIR [--key FILE [--key-format hex|binary] | --pwdfile FILE [--kdf pbkdf2|sha512]]\n"
-    "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never]\n"
+    "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never] [--mark]\n"
     "  list [--deleted]\n"
     "  show INSTANCE\n"
     "  start INSTANCE [--declare-dead | --incoming [--listen ADDRESS]...]\n"
@@ -502,16 +505,19 @@ static struct err take_option(int option, const char *argument, struct ctl_reque
         [SIGNATURE] = &request->signature,
         [OUT] = &request->out,
     };
-    bool *const flags[OPTION_COUNT] = {[JSON] = &request->json,
-                                       [NO_START] = &request->no_start,
-                                       [DELETED] = &request->deleted,
-                                       [ALL] = &request->all,
-                                       [DECLARE_DEAD] = &request->declare_dead,
-                                       [FORCE] = &request->force,
-                                       [LIST] = &request->list,
-                                       [DELETE] = &request->remove,
-                                       [OPERATOR] = &request->operator,
-                                       [INCOMING] = & request->incoming };
+    bool *const flags[OPTION_COUNT] = {
+        [JSON] = &request->json,
+        [NO_START] = &request->no_start,
+        [DELETED] = &request->deleted,
+        [ALL] = &request->all,
+        [DECLARE_DEAD] = &request->declare_dead,
+        [FORCE] = &request->force,
+        [LIST] = &request->list,
+        [DELETE] = &request->remove,
+        [OPERATOR] = &request->operator,
+        [INCOMING] = & request->incoming,
+        [MARK] = &request->mark,
+    };
     if (texts[option]) *texts[option] = argument;
     if (flags[option]) *flags[option] = true;
     if (option != LISTEN) return OK;

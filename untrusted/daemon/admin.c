@@ -1,6 +1,7 @@
 #include "untrusted/daemon/admin.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -28,16 +29,23 @@ time_t client_now(void)
 /* --- clients -------------------------------------------------------------------------------------------------------
  */
 
+static void forget_taken(struct client *c)
+{
+    while (c->taken_count > 0)
+        (void)close(c->taken[--c->taken_count]);
+}
+
 static void free_client(struct client *c)
 {
     struct client **place = &c->admin->clients;
     while (*place != c)
         place = &(*place)->next;
     *place = c->next;
-    c->admin->client_count--;
+    if (!c->holds) c->admin->client_count--;
     json_decref(c->id);
     json_decref(c->list);
     if (c->passed >= 0) close(c->passed);
+    forget_taken(c);
     free(c->output);
     free(c);
 }
@@ -50,6 +58,7 @@ static void drop(struct client *c)
         c->source = NULL;
         close(c->fd);
         c->fd = -1;
+        if (c->holds) verbs_leave(c);
     }
     if (!c->under_way && !c->working) free_client(c);
 }
@@ -57,7 +66,7 @@ static void drop(struct client *c)
 static void watch(struct client *c)
 {
     uint32_t events = 0;
-    if (!c->under_way && !c->closing && c->output_size < OUTPUT_PAUSE) events |= EPOLLIN;
+    if ((!c->under_way || c->awaits) && !c->closing && c->output_size < OUTPUT_PAUSE) events |= EPOLLIN;
     if (c->output_size || c->more) events |= EPOLLOUT;
     if (events != c->events && sd_event_source_set_io_events(c->source, events) >= 0) c->events = events;
 }
@@ -189,7 +198,8 @@ static void log_act(const struct client *c, const struct request *request)
 {
     static const unsigned looking = 1u << REQUEST_LIST | 1u << REQUEST_SHOW | 1u << REQUEST_SNAPSHOTS |
                                     1u << REQUEST_SUBSCRIBE | 1u << REQUEST_STATUS | 1u << REQUEST_VERSION |
-                                    1u << REQUEST_STORE_CHECK | 1u << REQUEST_STORE_BACKUP;
+                                    1u << REQUEST_STORE_CHECK | 1u << REQUEST_STORE_BACKUP | 1u << REQUEST_AWAIT |
+                                    1u << REQUEST_STATE;
     const char *about = request->instance ? request->instance : request->label;
     if (!(looking & (1u << request->verb)))
         log_line(LOG_LEVEL_NOTICE, "%s %s%s%s asked for by process %d (user %u)", request->execute, about,
@@ -212,6 +222,7 @@ static void take_line(struct client *c, struct span line)
         verbs_run(c, &request);
     }
     request_free(&request);
+    forget_taken(c);
 }
 
 /* A line that cannot end any more within what a line may have. */
@@ -229,9 +240,11 @@ static void take_lines(struct client *c)
     unsigned taken = 0;
     c->working = true;
     c->more = false;
-    while (!c->under_way && !c->closing && c->fd >= 0 && c->output_size < OUTPUT_PAUSE) {
+    while ((!c->under_way || c->awaits) && !c->closing && c->fd >= 0 && c->output_size < OUTPUT_PAUSE) {
         const char *end = memchr(c->input + start, '\n', c->input_size - start);
         if (!end) break;
+        if (c->awaits) verbs_await_no_more(c);
+        if (c->fd < 0) break;
         c->more = taken++ == LINES_A_TURN;
         if (c->more) break;
         const struct span line = span_of(c->input + start, (size_t)(end - c->input) - start);
@@ -251,16 +264,40 @@ static void take_lines(struct client *c)
         watch(c);
 }
 
+/* As recv. Descriptors above what a request can have are dropped. */
+static ssize_t receive(struct client *c, void *bytes, size_t size)
+{
+    union {
+        struct cmsghdr aligned;
+        char bytes[CMSG_SPACE(HANDED_MAX * sizeof(int))];
+    } control;
+    struct iovec part = {bytes, size};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    for (struct cmsghdr *m = got > 0 ? CMSG_FIRSTHDR(&message) : NULL; m; m = CMSG_NXTHDR(&message, m)) {
+        if (m->cmsg_level != SOL_SOCKET || m->cmsg_type != SCM_RIGHTS) continue;
+        for (size_t i = 0; i < (m->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd = -1;
+            memcpy(&fd, CMSG_DATA(m) + i * sizeof fd, sizeof fd);
+            const int high = c->taken_count < HANDED_MAX ? fcntl(fd, F_DUPFD_CLOEXEC, PROCESS_LOWEST_FD) : -1;
+            (void)close(fd);
+            if (high >= 0) c->taken[c->taken_count++] = high;
+        }
+    }
+    return got;
+}
+
 static int on_client(sd_event_source *source, int fd, uint32_t events, void *ctx)
 {
-    (void)source;
+    (void)source, (void)fd;
     struct client *c = ctx;
     if ((events & EPOLLOUT) && !flush(c)) {
         drop(c);
         return 0;
     }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && c->input_size < sizeof c->input) {
-        ssize_t got = recv(fd, c->input + c->input_size, sizeof c->input - c->input_size, MSG_DONTWAIT);
+        ssize_t got = receive(c, c->input + c->input_size, sizeof c->input - c->input_size);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
             drop(c);
             return 0;
@@ -364,6 +401,7 @@ void admin_close(struct admin **admin)
         struct client *c = a->clients;
         c->under_way = false;
         c->working = false;
+        c->holds = NULL;
         drop(c);
     }
     sd_event_source_disable_unref(a->source);

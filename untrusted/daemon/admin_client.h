@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "untrusted/daemon/admin.h"
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/request.h"
 
 #define API_VERSION 1
@@ -26,10 +27,15 @@ struct client {
     bool more;      /* lines that were read and have to wait their turn */
     time_t took;    /* when it last took something, or had taken everything */
     bool subscribed;
-    bool progress;   /* of work on the store: it wants to be told */
-    bool deleted;    /* of list: tombstones too */
-    json_t *list;    /* the answer to list, as far as it is there */
-    json_t *id;      /* of the request */
+    bool progress;          /* of work on the store: it wants to be told */
+    bool deleted;           /* of list: tombstones too */
+    json_t *list;           /* the answer to list, as far as it is there */
+    json_t *id;             /* of the request */
+    struct instance *holds; /* it started it on sockets of its own; NULL: none */
+    bool awaits;            /* the end of that instance: the request under way */
+    bool awaits_news;       /* or a new state of it */
+    int taken[HANDED_MAX];  /* descriptors that came and that the request that follows may use */
+    size_t taken_count;
     int passed;      /* goes with the next byte that is written; -1: nothing */
     uint8_t *output; /* not written yet */
     size_t output_size;
@@ -61,3 +67,7 @@ time_t client_now(void);
 
 /* Does what is asked, or begins it. */
 void verbs_run(struct client *c, const struct request *request);
+/* The client that awaits something asks for the next thing. */
+void verbs_await_no_more(struct client *c);
+/* The client is gone, and holds an instance. */
+void verbs_leave(struct client *c);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/supervisor.h"
 #include "untrusted/host/log.h"
@@ -116,6 +117,7 @@ static struct err take_states(struct commit *commit)
             (struct store_state){row->id, row->version, span_of(state->bytes, state->size), *name ? name : NULL};
         *state = (struct held_state){0};
         instance->recorded = row->version;
+        if (instance->handed) handed_committed(instance->handed);
     }
     return OK;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
@@ -220,6 +221,7 @@ void incoming_redeemed(struct incoming *incoming)
     i->connection = c;
     struct err result = connections_adopt(i, &identity);
     lifecycle_taken_over(i);
+    handed_taken_over(i);
     if (result.code)
         log_line(LOG_LEVEL_ERROR, "%s: the process that has taken over cannot be watched: %s", i->row.label,
                  err_sentence(result));

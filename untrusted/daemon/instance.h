@@ -17,6 +17,7 @@ struct connection;
 struct instance;
 struct creation;
 struct incoming;
+struct handed;
 
 enum phase {
     PHASE_IDLE,     /* no process of it is known to run */
@@ -59,6 +60,7 @@ struct instance {
     struct supervisor *supervisor;
     struct manager_row row;
     json_t *listen;                                          /* array of addresses, or NULL: the default one */
+    struct handed *handed;                                   /* sockets that it is served on instead; NULL: none */
     bool wanted;                                             /* what its operator said last: start, or stop */
     char lost[sizeof(((struct store_process *)0)->boot_id)]; /* the boot in which its last holder was lost, or "" */
     enum phase phase;

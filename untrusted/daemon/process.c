@@ -70,6 +70,14 @@ struct err process_identify(pid_t pid, struct store_process *out_identity)
     return OK;
 }
 
+static int give(posix_spawn_file_actions_t *actions, const int *fds, size_t count)
+{
+    int result = 0;
+    for (size_t i = 0; !result && i < count; i++)
+        result = posix_spawn_file_actions_adddup2(actions, fds[i], PROCESS_FIRST_FD + (int)i);
+    return result ? result : posix_spawn_file_actions_addclosefrom_np(actions, PROCESS_FIRST_FD + (int)count);
+}
+
 static int spawn_with(pid_t *pid, char *const argv[], posix_spawn_file_actions_t *actions,
                       posix_spawnattr_t *attributes)
 {
@@ -79,7 +87,6 @@ static int spawn_with(pid_t *pid, char *const argv[], posix_spawn_file_actions_t
     sigfillset(&all);
     int result = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (!result) result = posix_spawn_file_actions_addopen(actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    if (!result) result = posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
     if (!result) result = posix_spawnattr_setsigmask(attributes, &none);
     if (!result) result = posix_spawnattr_setsigdefault(attributes, &all);
     if (!result)
@@ -88,14 +95,15 @@ static int spawn_with(pid_t *pid, char *const argv[], posix_spawn_file_actions_t
     return result ? result : posix_spawn(pid, argv[0], actions, attributes, argv, environ);
 }
 
-struct err process_spawn(char *const argv[], struct store_process *out_identity)
+struct err process_spawn(char *const argv[], const int *fds, size_t count, struct store_process *out_identity)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     pid_t pid = 0;
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attributes);
-    int result = spawn_with(&pid, argv, &actions, &attributes);
+    int result = give(&actions, fds, count);
+    if (!result) result = spawn_with(&pid, argv, &actions, &attributes);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
     errno = result;

@@ -38,6 +38,13 @@ static bool take_list(json_t *value, void *field)
     return true;
 }
 
+static bool take_object(json_t *value, void *field)
+{
+    if (!json_is_object(value)) return false;
+    *(json_t **)field = value;
+    return true;
+}
+
 static int digit(char c)
 {
     if (c >= '0' && c <= '9') return c - '0';
@@ -63,7 +70,14 @@ static bool take_key(json_t *value, void *field)
     return take_bytes(value, field, 32) && memcmp(field, none, sizeof none) != 0;
 }
 
-/* field: the whole request. */
+/* field: the whole request, here and in the next. */
+static bool take_version(json_t *value, void *field)
+{
+    struct request *request = field;
+    request->has_version = true;
+    return take_number(value, &request->version);
+}
+
 static bool take_owner(json_t *value, void *field)
 {
     struct request *request = field;
@@ -82,7 +96,7 @@ static bool take_signature(json_t *value, void *field)
 #define ON_INSTANCE                                                                                                    \
     (SIGNED | ONLY(REQUEST_SHOW) | ONLY(REQUEST_START) | ONLY(REQUEST_STOP) | ONLY(REQUEST_DECLARE_DEAD) |             \
      ONLY(REQUEST_SUSPEND) | ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOTS) | ONLY(REQUEST_SNAPSHOT_DELETE) |        \
-     ONLY(REQUEST_CHALLENGE))
+     ONLY(REQUEST_CHALLENGE) | ONLY(REQUEST_HOLD) | ONLY(REQUEST_AWAIT) | ONLY(REQUEST_STATE))
 #define CREATING (ONLY(REQUEST_CREATE) | ONLY(REQUEST_CLONE))
 
 static const struct member {
@@ -107,6 +121,9 @@ static const struct member {
     {"import", ONLY(REQUEST_CREATE), false, AT(import), take_flag, "true or false"},
     {"deleted", ONLY(REQUEST_LIST), false, AT(deleted), take_flag, "true or false"},
     {"declare-dead", ONLY(REQUEST_START), false, AT(declare_dead), take_flag, "true or false"},
+    {"swtpm", ONLY(REQUEST_START), false, AT(swtpm), take_object, "an object"},
+    {"swtpm", ONLY(REQUEST_HOLD), true, AT(swtpm), take_object, "an object"},
+    {"version", ONLY(REQUEST_AWAIT), false, 0, take_version, "the version of a state"},
     {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},
     {"incoming", ONLY(REQUEST_START) | ONLY(REQUEST_STOP), false, AT(incoming), take_flag, "true or false"},
     {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "the name of an act"},
@@ -141,6 +158,9 @@ static const char *const verbs[] = {
     [REQUEST_VERSION] = "version",
     [REQUEST_STORE_CHECK] = "store-check",
     [REQUEST_STORE_BACKUP] = "store-backup",
+    [REQUEST_HOLD] = "hold",
+    [REQUEST_AWAIT] = "await",
+    [REQUEST_STATE] = "state",
 };
 
 static const struct member *member_of(enum request_verb verb, const char *name)
@@ -209,7 +229,7 @@ static struct err take_verb(json_t *execute, struct request *request, char reaso
     return fail(FAIL(PROTOCOL), reason, "there is nothing to execute named", text, NULL);
 }
 
-static struct err take_object(struct request *request, char reason[REQUEST_REASON_SIZE])
+static struct err take_request(struct request *request, char reason[REQUEST_REASON_SIZE])
 {
     const char *name = NULL;
     json_t *value = NULL;
@@ -241,7 +261,7 @@ struct err request_parse(struct span line, struct request *out_request, char out
         result = fail(FAIL(TOO_LARGE), out_reason, "this is nested deeper than", "8", NULL);
     if (!result.code) {
         request.id = json_object_get(request.root, "id");
-        result = take_object(&request, out_reason);
+        result = take_request(&request, out_reason);
     }
     *out_request = request;
     return result;

@@ -38,6 +38,9 @@ enum request_verb {
     REQUEST_VERSION,
     REQUEST_STORE_CHECK,
     REQUEST_STORE_BACKUP,
+    REQUEST_HOLD,
+    REQUEST_AWAIT,
+    REQUEST_STATE,
 };
 
 struct request {
@@ -52,6 +55,7 @@ struct request {
     const char *lockout_heals;
     const char *tpm; /* the family */
     json_t *listen;
+    json_t *swtpm; /* sockets that come with it; NULL: none */
     bool start;
     bool import;
     bool deleted;
@@ -61,6 +65,8 @@ struct request {
     bool force;
     bool progress;
     uint64_t since;
+    bool has_version;
+    uint64_t version; /* of a state */
     bool has_owner;
     uint8_t owner[32]; /* zeros: the operator */
     uint8_t front_key[32];

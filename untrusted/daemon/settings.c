@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/daemon/supervisor.h"
 #include "untrusted/host/log.h"
@@ -15,6 +16,7 @@ char *settings_text(const struct instance *instance)
     /* The label is for whoever looks at the store without a manager: vtpmctl store check. */
     json_t *settings = json_pack("{s:b, s:s}", "wanted", instance->wanted, "label", instance->row.label);
     if (instance->listen) (void)json_object_set(settings, "listen", instance->listen);
+    if (instance->handed) (void)json_object_set_new(settings, "handed", json_true());
     if (instance->lost[0]) (void)json_object_set_new(settings, "lost", json_string(instance->lost));
     char *text = settings ? json_dumps(settings, JSON_COMPACT) : NULL;
     json_decref(settings);
@@ -33,6 +35,7 @@ void settings_apply(struct instance *instance, const char *text)
     instance->wanted = json_is_boolean(wanted)
                            ? json_is_true(wanted)
                            : instance->row.state == MANAGER_ALLOWED || instance->row.state == MANAGER_HELD;
+    if (json_is_true(json_object_get(settings, "handed"))) handed_await(instance);
     if (lost && strlen(lost) < sizeof instance->lost) memcpy(instance->lost, lost, strlen(lost) + 1);
     if (text && (!settings || (listen && !usable)))
         log_line(LOG_LEVEL_WARNING, "%s: its settings are damaged; it has the default ones", instance->row.label);

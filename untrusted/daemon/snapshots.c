@@ -49,6 +49,14 @@ static struct err read_one(struct job *job, struct store *store)
     return add(job, &stored);
 }
 
+static struct err read_newest(struct job *job, struct store *store)
+{
+    struct store_snapshot stored = {.name = job->name};
+    TRY(store_read_stored(store, &job->id, &stored.version, &job->stored, &job->stored_size));
+    stored.blob = span_of(job->stored, job->stored_size);
+    return add(job, &stored);
+}
+
 static struct err work(struct job *job, struct store *store)
 {
     switch (job->what) {
@@ -61,6 +69,8 @@ static struct err work(struct job *job, struct store *store)
         break;
     case SNAPSHOTS_READ:
         break;
+    case SNAPSHOTS_NEWEST:
+        return read_newest(job, store);
     }
     return read_one(job, store);
 }

@@ -24,6 +24,7 @@ enum snapshots_work {
     SNAPSHOTS_TAKE, /* of what is stored as the newest state */
     SNAPSHOTS_LIST,
     SNAPSHOTS_READ,
+    SNAPSHOTS_NEWEST, /* of the newest state, which is no snapshot and has no name */
     SNAPSHOTS_DELETE,
 };
 
@@ -37,6 +38,6 @@ struct snapshots_answer {
 
 typedef void snapshots_done(void *ctx, const struct snapshots_answer *answer);
 
-/* name: as a label; NULL for LIST. ERR_NO_MEMORY: done is not called. */
+/* name: as a label; NULL for LIST and NEWEST. ERR_NO_MEMORY: done is not called. */
 struct err snapshots_work(struct instance *instance, enum snapshots_work what, const char *name, snapshots_done *done,
                           void *ctx);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/view.h"
@@ -14,7 +15,7 @@
 #include "untrusted/host/log.h"
 
 #define LISTEN_MAX    8u
-#define ARGUMENTS_MAX (23u + 2u * LISTEN_MAX)
+#define ARGUMENTS_MAX (25u + 2u * LISTEN_MAX + HANDED_ARGUMENTS_MAX)
 #define TEXT_SIZE     256u
 #define FRONT         "front"
 
@@ -139,6 +140,8 @@ struct command_line {
     char daemon[TEXT_SIZE];
     char front[TEXT_SIZE];
     char timeout[16];
+    int fds[HANDED_MAX]; /* that the process is given */
+    size_t fd_count;
 };
 
 static void add(struct command_line *line, const char *argument)
@@ -168,7 +171,16 @@ static void add_addresses(struct command_line *line, const json_t *listen)
     }
 }
 
-static void write_command_line(const struct instance *instance, const json_t *listen, struct command_line *line)
+static void add_handed(struct command_line *line, const struct handed *handed)
+{
+    const char *arguments[HANDED_ARGUMENTS_MAX];
+    const size_t count = handed_arguments(handed, PROCESS_FIRST_FD, arguments, line->fds, &line->fd_count);
+    for (size_t i = 0; i < count; i++)
+        add(line, arguments[i]);
+}
+
+/* All but where clients are served. */
+static void begin_command_line(const struct instance *instance, struct command_line *line)
 {
     const struct config *config = instance->supervisor->config;
     id_format(&instance->row.id, line->id);
@@ -185,9 +197,16 @@ static void write_command_line(const struct instance *instance, const json_t *li
     if (instance->row.family != PEER_FAMILY_20) add_option(line, "--tpm", view_family(&instance->row));
     if (geteuid() == 0) add_option(line, "--user", config->user);
     if (config->ordinary_memory) add(line, "--ordinary-memory");
+}
+
+static void write_command_line(const struct instance *instance, const json_t *listen, struct command_line *line)
+{
+    begin_command_line(instance, line);
     if (settings_rebuilt(instance)) add(line, "--rebuilt");
     if (instance_awaits_import(instance))
         add_option(line, "--front", line->front);
+    else if (instance->handed)
+        add_handed(line, instance->handed);
     else
         add_addresses(line, listen);
 }
@@ -203,10 +222,11 @@ json_t *spawn_incoming_addresses(const struct instance *instance)
 struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity)
 {
     struct command_line line = {.count = 0};
-    write_command_line(instance, listen, &line);
+    begin_command_line(instance, &line);
+    add_addresses(&line, listen);
     add(&line, "--incoming");
     TRY(make_directory(instance));
-    return process_spawn(line.arguments, out_identity);
+    return process_spawn(line.arguments, NULL, 0, out_identity);
 }
 
 static struct err spawn(struct instance *instance)
@@ -217,9 +237,10 @@ static struct err spawn(struct instance *instance)
     ENSURE(listen, NO_MEMORY);
     write_command_line(instance, listen, &line);
     struct err result = make_directory(instance);
-    if (!result.code) result = process_spawn(line.arguments, &identity);
+    if (!result.code) result = process_spawn(line.arguments, line.fds, line.fd_count, &identity);
     json_decref(listen);
     TRY(result);
+    if (instance->handed) handed_spawned(instance->handed);
     log_line(LOG_LEVEL_NOTICE, "%s: instance enclave requested: process %d makes it", instance->row.label,
              (int)identity.pid);
     lifecycle_spawned(instance);

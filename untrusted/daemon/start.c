@@ -6,6 +6,7 @@
 
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/connections.h"
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/spawn.h"
@@ -43,6 +44,7 @@ void lifecycle_schedule_rebuild(struct instance *instance)
 {
     struct instance *i = instance;
     char reason[REASON_SIZE];
+    if (i->handed && !handed_can_serve(i->handed)) i->wanted = false;
     if (!i->supervisor->config->rebuild || i->refused) return;
     if (i->serving_since && lifecycle_now_usec() - i->serving_since > QUIET_SECONDS * USEC_PER_SEC) i->back_off_ms = 0;
     i->serving_since = 0;
@@ -338,6 +340,10 @@ void lifecycle_adopt(struct instance *instance)
     if (i->has_identity && !connections_adopt(i, &identity).code) {
         adopt_living(i);
         return;
+    }
+    if (i->handed) {
+        i->wanted = false; /* nobody has the sockets any more */
+        handed_settle(i);
     }
     if (i->row.state == MANAGER_HELD) {
         lifecycle_set_reason(i, i->has_identity ? "its process is gone" : "which process holds it is not known");

@@ -6,6 +6,7 @@
 
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/connections.h"
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/owner_act.h"
 #include "untrusted/daemon/settings.h"
@@ -58,6 +59,7 @@ static void on_no_holder(struct instance *i)
     spawn_finished(i);
     if ((i->act.kind == ACT_DELETE || i->act.kind == ACT_STOP) && lifecycle_is_free(i)) lifecycle_go_on(i);
     if (i->act.kind == ACT_NONE && i->wanted && i->phase == PHASE_GREETED) lifecycle_greeted(i);
+    handed_settle(i);
 }
 
 static void on_declared(void *ctx, struct err result, struct reader *results)
@@ -341,4 +343,5 @@ void lifecycle_gone(struct instance *instance)
         if (i->act.kind == ACT_NONE) i->rebuilding = true; /* it waited for its front-end */
         lifecycle_start_failed(i, FAIL(PEER_CLOSED), "its process ended before it served; the log says why");
     }
+    handed_settle(i);
 }

@@ -1,12 +1,15 @@
 /* What the admin API can be asked for (docs/admin-api.md), and how it is answered. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "untrusted/daemon/acts.h"
 #include "untrusted/daemon/admin_client.h"
 #include "untrusted/daemon/committer.h"
 #include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/owner_act.h"
+#include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/store_work.h"
 #include "untrusted/daemon/view.h"
 #include "untrusted/host/log.h"
@@ -185,12 +188,125 @@ static void do_show(struct client *c, const struct request *request)
     if (result.code) client_answer_error(c, result, instance->row.label, NULL);
 }
 
+/* --- an instance on the client's own sockets ----------------------------------------------------------------------
+ */
+
+static void release(struct client *c)
+{
+    if (!c->holds) return;
+    c->holds = NULL;
+    c->admin->client_count++;
+}
+
+static void answer_await(struct client *c, struct instance *instance)
+{
+    c->awaits = false;
+    client_answer(c, "return", view_instance(instance));
+}
+
+void verbs_await_no_more(struct client *c)
+{
+    answer_await(c, c->holds);
+}
+
+static void on_held_end(void *ctx, struct instance *instance)
+{
+    struct client *c = ctx;
+    release(c);
+    if (c->awaits) answer_await(c, instance);
+}
+
+static void on_held_commit(void *ctx, struct instance *instance)
+{
+    struct client *c = ctx;
+    if (c->awaits && c->awaits_news) answer_await(c, instance);
+}
+
+void verbs_leave(struct client *c)
+{
+    struct instance *instance = c->holds;
+    release(c);
+    if (c->awaits) c->under_way = false;
+    c->awaits = false;
+    handed_leave(instance);
+}
+
+/* Whoever holds an instance takes none of the places: there are as many of them as there are instances. */
+static bool take_hold(struct client *c, struct instance *instance, const struct request *request)
+{
+    const char *reason = NULL;
+    struct handed *handed = NULL;
+    const struct handed_holder holder = {c, on_held_end, on_held_commit};
+    struct err result = handed_parse(request->swtpm, c->taken, &c->taken_count, &handed, &reason);
+    if (result.code) {
+        client_answer_error(c, result, instance->row.label, reason);
+        return false;
+    }
+    handed_begin(instance, handed, &holder);
+    c->holds = instance;
+    c->admin->client_count--;
+    return true;
+}
+
+/* NULL: it may be held. */
+static const char *why_not_held(const struct client *c, const struct instance *instance, bool serves,
+                                struct err *out_error)
+{
+    *out_error = FAIL(VERB_STATE);
+    if (c->holds) return "this connection holds an instance already";
+    if (instance_awaits_import(instance)) return "it has no TPM yet: vtpmctl import goes on with it";
+    *out_error = FAIL(STATE_LOCKED);
+    if (instance->handed && handed_is_held(instance->handed)) return "another process serves it on sockets of its own";
+    if (serves && !instance->handed) return "it was not started on anybody's sockets, or does not run any more";
+    if (!serves && (instance->handed || instance->phase > PHASE_GREETED)) return "it runs, or is being stopped";
+    return NULL;
+}
+
+static void do_start_handed(struct client *c, struct instance *instance, const struct request *request)
+{
+    struct err error = OK;
+    const char *reason = why_not_held(c, instance, false, &error);
+    if (reason) {
+        client_answer_error(c, error, instance->row.label, reason);
+        return;
+    }
+    if (!take_hold(c, instance, request)) return;
+    instance->wanted = true;
+    settings_save(instance, NULL);
+    act_start(instance, request->declare_dead, request->wait, on_act, c);
+}
+
+static void do_hold(struct client *c, const struct request *request)
+{
+    struct err error = OK;
+    struct instance *instance = named(c, request->instance);
+    if (!instance) return;
+    const char *reason = why_not_held(c, instance, true, &error);
+    if (reason)
+        client_answer_error(c, error, instance->row.label, reason);
+    else if (take_hold(c, instance, request))
+        client_answer(c, "return", view_instance(instance));
+}
+
+static void do_await(struct client *c, const struct request *request)
+{
+    struct instance *instance = named(c, request->instance);
+    if (!instance) return;
+    c->awaits = c->holds == instance && (!request->has_version || instance->recorded == request->version);
+    c->awaits_news = request->has_version;
+    if (!c->awaits) client_answer(c, "return", view_instance(instance));
+}
+
 static void do_start(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
     if (request->listen && !request->incoming)
         client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "listen goes with incoming; else create said it");
+    else if (request->incoming && request->swtpm)
+        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "swtpm does not go with incoming");
+    else if (request->swtpm)
+        do_start_handed(c, instance, request);
     else if (request->incoming)
         incoming_start(instance, request->listen, on_act, c);
     else
@@ -286,6 +402,31 @@ static void do_snapshot_delete(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
     if (instance && may_exist(c, request->snapshot)) ask_snapshots(c, instance, SNAPSHOTS_DELETE, request->snapshot);
+}
+
+static void on_state(void *ctx, const struct snapshots_answer *answer)
+{
+    struct client *c = ctx;
+    int fd = answer->result.code ? -1 : memfd_create("state", MFD_CLOEXEC);
+    const bool written = fd >= 0 && write(fd, answer->state.data, answer->state.size) == (ssize_t)answer->state.size &&
+                         lseek(fd, 0, SEEK_SET) == 0;
+    if (!written) {
+        if (fd >= 0) close(fd);
+        client_answer_error(c, answer->result.code ? answer->result : FAIL(SYSTEM), NULL, NULL);
+        return;
+    }
+    c->passed = fd;
+    client_answer(
+        c, "return",
+        json_pack("{s:I, s:I}", "version", (json_int_t)answer->list->version, "size", (json_int_t)answer->state.size));
+}
+
+static void do_state(struct client *c, const struct request *request)
+{
+    struct instance *instance = named(c, request->instance);
+    if (!instance) return;
+    struct err result = snapshots_work(instance, SNAPSHOTS_NEWEST, NULL, on_state, c);
+    if (result.code) client_answer_error(c, result, instance->row.label, NULL);
 }
 
 /* --- the owner's acts ----------------------------------------------------------------------------------------------
@@ -509,6 +650,9 @@ static void (*const verbs[])(struct client *c, const struct request *request) = 
     [REQUEST_VERSION] = do_version,
     [REQUEST_STORE_CHECK] = do_store_work,
     [REQUEST_STORE_BACKUP] = do_store_work,
+    [REQUEST_HOLD] = do_hold,
+    [REQUEST_AWAIT] = do_await,
+    [REQUEST_STATE] = do_state,
 };
 
 void verbs_run(struct client *c, const struct request *request)

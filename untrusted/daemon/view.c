@@ -113,6 +113,13 @@ json_t *view_snapshot(const struct snapshot *snapshot)
                      view_hex(snapshot->manager, sizeof snapshot->manager), "size", (json_int_t)snapshot->size);
 }
 
+/* A new reference. */
+static json_t *listens_at(const struct instance *instance)
+{
+    if (instance->handed) return json_array();
+    return instance->listens_now ? json_incref(instance->listens_now) : spawn_addresses(instance);
+}
+
 json_t *view_instance(const struct instance *instance)
 {
     const struct manager_row *row = &instance->row;
@@ -135,8 +142,8 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
-    (void)json_object_set_new(view, "listen",
-                              instance->listens_now ? json_incref(instance->listens_now) : spawn_addresses(instance));
+    (void)json_object_set_new(view, "held", json_boolean(instance->handed != NULL));
+    (void)json_object_set_new(view, "listen", listens_at(instance));
     (void)json_object_set_new(view, "incoming", incoming_view(instance->incoming));
     (void)json_object_set_new(view, "reason", text_or_null(instance->reason));
     return view;

@@ -65,7 +65,7 @@ static void answer_u32s(struct message *message, const uint32_t *values, size_t 
     struct writer w = writer_of(message->answer, sizeof message->answer);
     for (size_t i = 0; i < count; i++)
         if (write_be32(&w, values[i]).code) return;
-    message->answer_size = (uint8_t)w.size;
+    message->answer_size = (uint16_t)w.size;
 }
 
 static uint32_t get_capability(struct reader *body, bool powered, struct message *out_message)
@@ -372,6 +372,10 @@ static void control_parse(struct span received, const struct channel *channel, b
         result = TPM_BAD_PARAMETER;
     else if (command)
         result = command->handle(&body, powered, out_message);
+    if (channel->rejects_locality_4 && out_message->sets_locality && out_message->locality == LOCALITY_MAX) {
+        out_message->sets_locality = false;
+        result = TPM_BAD_LOCALITY;
+    }
     const bool made_later = out_message->finish != NULL;
     if (result != TPM_SUCCESS || (out_message->answer_size == 0 && !made_later))
         message_answer_code(out_message, result);

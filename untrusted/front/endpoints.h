@@ -1,4 +1,4 @@
-/* Where clients are listened for: what --swtpm and --mssim say. */
+/* Where clients are listened for: what --swtpm and --mssim say, and descriptors that this process was started with. */
 #pragma once
 
 #include "untrusted/front/address.h"
@@ -9,6 +9,9 @@ struct endpoint_place {
     const struct protocol *protocol;
     unsigned channel;
     struct address address;
+    bool inherited; /* the descriptor is there already, and address is nothing */
+    bool connected; /* inherited: it is a client's, not one to listen with */
+    int fd;         /* inherited; -1: a client passes one */
 };
 
 struct endpoints {
@@ -20,6 +23,11 @@ struct endpoints {
 /* ERR_USAGE, after a line in the log that says what is wrong with text. */
 struct err endpoints_add_swtpm(struct endpoints *endpoints, const char *text);
 struct err endpoints_add_mssim(struct endpoints *endpoints, const char *text);
+/* ROLE:FD, ROLE being data, control, data-client or control-client; data:none for what clients pass. All of them share a
+ * channel. */
+struct err endpoints_add_inherited(struct endpoints *endpoints, const char *text);
+/* The process that serves has its own copies of clients' descriptors: these are closed, and -1 in fds. */
+void endpoints_release_clients(const struct endpoints *endpoints, int fds[FRONT_ENDPOINTS_MAX]);
 
 /* What --tpm says: 2.0 or 1.2. It may come before or behind the addresses. ERR_USAGE as above. */
 struct err endpoints_take_family(struct endpoints *endpoints, const char *text);

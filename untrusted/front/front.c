@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/memory.h"
 #include "untrusted/host/log.h"
 
@@ -15,6 +16,9 @@
 #define AGAIN_USEC          UINT64_C(5000)
 /* With more, sd-event reads a file to spread wake-ups, which a confined process may not. */
 #define TIMER_ACCURACY_USEC 1
+#define TPM_CC_STARTUP      0x44u
+#define TPM_RC_INITIALIZE   0x100u
+#define STARTUP_SIZE        12u
 
 enum connection_state {
     CONNECTION_FREE,
@@ -28,7 +32,8 @@ struct endpoint {
     struct front *front;
     const struct protocol *protocol;
     struct channel *channel;
-    int fd;
+    int fd;    /* -1: nobody is listened for */
+    bool lone; /* for one connection, which was there before this process: its end is the process's */
     sd_event_source *source;
 };
 
@@ -73,6 +78,9 @@ struct connection {
 struct front {
     sd_event *event;
     struct front_owner owner;
+    struct front_manners manners;
+    bool starting_up; /* TPM2_Startup has to be the first command, or is with the owner */
+    bool ending;      /* a connection has ended whose end is the process's */
     struct pool pool;
     struct channel channels[FRONT_ENDPOINTS_MAX];
     struct endpoint endpoints[FRONT_ENDPOINTS_MAX];
@@ -187,9 +195,16 @@ static void connection_detach(struct connection *c)
     *c = (struct connection){.front = front, .fd = -1, .passed = -1};
 }
 
+static bool ends_process(const struct connection *c)
+{
+    const bool data = c->endpoint->protocol == &protocol_stream;
+    return c->endpoint->lone || (c->front->manners.terminates && data && c->spoken);
+}
+
 static void connection_close(struct connection *c)
 {
     int fd = c->fd;
+    if (ends_process(c)) c->front->ending = true;
     connection_detach(c);
     close(fd);
 }
@@ -234,7 +249,8 @@ static bool take_buffer(struct connection *c)
 /* Forgets the message that was answered and, if the client wants so, the client. */
 static void connection_finish(struct connection *c)
 {
-    bool end = c->message.close;
+    const bool data = c->endpoint->protocol == &protocol_stream;
+    bool end = c->message.close || (data && c->front->manners.disconnects);
     size_t size = c->message.size;
     c->stalled_since = 0;
     c->message = (struct message){0};
@@ -464,13 +480,44 @@ static void start(struct front *front, struct connection *c)
     perform(front);
 }
 
+/* What nobody sent: the outcome goes nowhere. */
+static void perform_own(struct front *front, enum front_verb verb, struct span command)
+{
+    const struct front_request request = {.verb = verb, .command = command};
+    front->busy = true;
+    front->verb = verb;
+    front->running = NULL;
+    front->owner.perform(front->owner.ctx, &request);
+}
+
+static void start_up(struct front *front)
+{
+    const uint8_t command[STARTUP_SIZE] = {
+        0x80, 0x01, 0, 0, 0, STARTUP_SIZE, 0, 0, 0x01, TPM_CC_STARTUP, 0, (uint8_t)front->manners.startup_type};
+    perform_own(front, FRONT_COMMAND, span_of(command, sizeof command));
+}
+
 static void dispatch(struct front *front)
 {
     if (front->dispatching) return;
     front->dispatching = true;
+    if (front->starting_up && !front->busy) start_up(front);
     while (!front->busy && front->queue_count)
         start(front, queue_pop(front));
+    if (front->ending && !front->busy) perform_own(front, FRONT_SHUTDOWN, span_empty());
     front->dispatching = false;
+}
+
+static void started_up(struct front *front, struct err result, struct span response)
+{
+    struct reader r = reader_of(response);
+    struct span head;
+    uint32_t code = 0;
+    front->starting_up = false;
+    const bool read = !result.code && !read_span(&r, TPM_HEADER_SIZE - 4, &head).code && !read_be32(&r, &code).code;
+    if (!read || (code && code != TPM_RC_INITIALIZE))
+        log_line(LOG_LEVEL_ERROR, "TPM2_Startup was not done: %s, response code %#x", err_sentence(result),
+                 (unsigned)code);
 }
 
 static int on_again(sd_event_source *source, uint64_t usec, void *ctx)
@@ -506,6 +553,8 @@ void front_done(struct front *front, struct err result, struct span response)
 {
     struct connection *c = front->running;
     if (c && result.code == ERR_LEASE && ask_again(front)) return;
+    if (front->verb == FRONT_SHUTDOWN) front->ending = false;
+    if (front->starting_up) started_up(front, result, response);
     front->unleased_since = 0;
     explain_refusal(front, result);
     drop_export(front);
@@ -768,7 +817,8 @@ static void pause_listeners(struct front *front, bool pause)
 {
     front->listeners_paused = pause;
     for (size_t i = 0; i < front->endpoint_count; i++)
-        (void)sd_event_source_set_enabled(front->endpoints[i].source, pause ? SD_EVENT_OFF : SD_EVENT_ON);
+        if (front->endpoints[i].source)
+            (void)sd_event_source_set_enabled(front->endpoints[i].source, pause ? SD_EVENT_OFF : SD_EVENT_ON);
     if (pause) arm_sweep(front);
 }
 
@@ -901,11 +951,6 @@ struct err front_open(sd_event *event, const struct front_owner *owner, void *me
     return OK;
 }
 
-void front_begin_off(struct front *front)
-{
-    front->powered = false;
-}
-
 struct err front_listen(struct front *front, const struct protocol *protocol, unsigned channel, int listen_fd)
 {
     if (front->endpoint_count == FRONT_ENDPOINTS_MAX || channel >= FRONT_ENDPOINTS_MAX) {
@@ -913,10 +958,31 @@ struct err front_listen(struct front *front, const struct protocol *protocol, un
         return FAIL(TOO_LARGE);
     }
     struct endpoint *endpoint = &front->endpoints[front->endpoint_count];
-    *endpoint = (struct endpoint){front, protocol, &front->channels[channel], listen_fd, NULL};
+    *endpoint =
+        (struct endpoint){.front = front, .protocol = protocol, .channel = &front->channels[channel], .fd = listen_fd};
+    endpoint->channel->rejects_locality_4 = front->manners.rejects_locality_4;
     front->endpoint_count++;
+    if (listen_fd < 0) return OK;
     ENSURE(sd_event_add_io(front->event, &endpoint->source, listen_fd, EPOLLIN, on_accept, endpoint) >= 0, SYSTEM);
     return OK;
+}
+
+struct err front_connected(struct front *front, const struct protocol *protocol, unsigned channel, int fd)
+{
+    struct connection *c = NULL;
+    struct err result = front_listen(front, protocol, channel, -1);
+    if (result.code && fd >= 0) close(fd);
+    TRY(result);
+    struct endpoint *endpoint = &front->endpoints[front->endpoint_count - 1];
+    endpoint->lone = true;
+    return fd >= 0 ? connection_open(front, endpoint, fd, &c) : OK;
+}
+
+void front_behave(struct front *front, const struct front_manners *manners)
+{
+    front->manners = *manners;
+    front->powered = !manners->off;
+    front->starting_up = manners->starts_up;
 }
 
 size_t front_hand_over(struct front *front, struct front_session out_sessions[FRONT_CONNECTIONS_MAX])
@@ -969,7 +1035,7 @@ void front_close(struct front **front)
         if (f->connections[i].state != CONNECTION_FREE) connection_close(&f->connections[i]);
     for (size_t i = 0; i < f->endpoint_count; i++) {
         sd_event_source_disable_unref(f->endpoints[i].source);
-        close(f->endpoints[i].fd);
+        if (f->endpoints[i].fd >= 0) close(f->endpoints[i].fd);
     }
     for (size_t i = 0; i < BLOB_COUNT; i++)
         drop_blob(&f->blobs[i]);

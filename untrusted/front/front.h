@@ -44,14 +44,30 @@ struct front_owner {
  * referenced. ERR_NO_MEMORY.
  */
 struct err front_open(sd_event *event, const struct front_owner *owner, void *memory, struct front **out_front);
-/* It is off, until a client powers it on. */
-void front_begin_off(struct front *front);
+/* What a user of swtpm may ask for on its command line; zeros are what everybody else gets. */
+struct front_manners {
+    bool off;                /* the TPM counts as off until it is initialised over a control channel */
+    bool terminates;         /* the end of a data connection that has spoken ends the process */
+    bool disconnects;        /* a data connection is closed after each response */
+    bool rejects_locality_4; /* on all control channels */
+    bool starts_up;          /* the first command of all is TPM2_Startup(startup_type) */
+    uint16_t startup_type;
+};
+
+/* Before the first front_listen. */
+void front_behave(struct front *front, const struct front_manners *manners);
 
 /*
- * Serves protocol on listen_fd, which is taken over. Endpoints with the same channel number share a locality.
- * ERR_TOO_LARGE above FRONT_ENDPOINTS_MAX, ERR_SYSTEM.
+ * Serves protocol on listen_fd, which is taken over; -1: nobody is listened for, and connections are passed. Endpoints
+ * with the same channel number share a locality. ERR_TOO_LARGE above FRONT_ENDPOINTS_MAX, ERR_SYSTEM.
  */
 struct err front_listen(struct front *front, const struct protocol *protocol, unsigned channel, int listen_fd);
+
+/*
+ * Serves a client who is connected already, at an endpoint for it alone: the end of the connection ends the process. fd
+ * is taken over; -1: the connection comes by front_adopt, or has ended. ERR_TOO_LARGE, ERR_SYSTEM.
+ */
+struct err front_connected(struct front *front, const struct protocol *protocol, unsigned channel, int fd);
 
 /*
  * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid

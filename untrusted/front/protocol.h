@@ -54,6 +54,7 @@ enum front_verb {
 /* What the clients of one address share. */
 struct channel {
     uint8_t locality; /* of the commands that carry none themselves */
+    bool rejects_locality_4;
 };
 
 enum follows {

@@ -29,7 +29,7 @@
 #define STEADY_MSEC      10000
 
 struct keeper {
-    const struct worker_resources *resources;
+    struct worker_resources *resources;
     size_t cpu_fds_used; /* of resources->cpu_fds */
     int signal_fd;
     struct worker_start next; /* how the next worker begins */
@@ -182,7 +182,8 @@ static void on_ready(struct keeper *k)
 {
     k->ready = true;
     close_sessions(&k->next);
-    k->next = (struct worker_start){.awaiting_reset = true};
+    k->next = (struct worker_start){.awaiting_reset = true, .follows = true};
+    endpoints_release_clients(&k->resources->options->endpoints, k->resources->listen_fds);
     if (k->told) return;
     k->told = true;
     char text[ID_TEXT_SIZE];
@@ -305,7 +306,7 @@ static int keep(struct keeper *k)
     }
 }
 
-int keeper_run(const struct worker_resources *resources)
+int keeper_run(struct worker_resources *resources)
 {
     sigset_t mask;
     sigemptyset(&mask);

@@ -14,4 +14,4 @@
  * Runs workers until one ends as asked (SIGTERM, SIGINT, vtpmd's STOP, a client's shutdown) or there is no use in
  * another. Prints "ready", and tells the service manager. Both signals must be blocked. Returns the exit code.
  */
-int keeper_run(const struct worker_resources *resources);
+int keeper_run(struct worker_resources *resources);

@@ -19,6 +19,9 @@ const char options_help[] =
     "  --mssim tcp:[ADDR:]PORT   the simulator's command port; its platform port is PORT + 1\n"
     "  --tpm 2.0|1.2             the family of the TPM, as vtpmd knows it (2.0)\n"
     "  --front unix:PATH         instead of both: vtpm-front serves the clients, and connects here\n"
+    "  --swtpm-fd ROLE:FD        serve this descriptor: data, control, data-client or control-client\n"
+    "  --off, --startup clear|state, --terminate, --disconnect, --reject-locality-4\n"
+    "                            with --swtpm-fd, as swtpm's options of these names\n"
     "  --image FILE              the enclave image (" VTPM_IMAGE_DEFAULT ")\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
     "  --user NAME               when started by root: the user to become\n"
@@ -39,6 +42,54 @@ static struct err set_mssim(void *ctx, const char *value)
 {
     struct options *options = ctx;
     return endpoints_add_mssim(&options->endpoints, value);
+}
+
+static struct err set_swtpm_fd(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    return endpoints_add_inherited(&options->endpoints, value);
+}
+
+static struct err set_off(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    (void)value;
+    options->manners.off = true;
+    return OK;
+}
+
+static struct err set_startup(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    const bool state = strcmp(value, "state") == 0;
+    if (!state && strcmp(value, "clear") != 0) return command_usage("--startup wants clear or state, not", value);
+    options->manners.starts_up = true;
+    options->manners.startup_type = state;
+    return OK;
+}
+
+static struct err set_terminate(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    (void)value;
+    options->manners.terminates = true;
+    return OK;
+}
+
+static struct err set_disconnect(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    (void)value;
+    options->manners.disconnects = true;
+    return OK;
+}
+
+static struct err set_reject_locality_4(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    (void)value;
+    options->manners.rejects_locality_4 = true;
+    return OK;
 }
 
 static struct err set_id(void *ctx, const char *value)
@@ -137,6 +188,12 @@ static const struct command_option rows[] = {
     {"swtpm", true, set_swtpm},
     {"mssim", true, set_mssim},
     {"tpm", true, set_tpm},
+    {"swtpm-fd", true, set_swtpm_fd},
+    {"off", false, set_off},
+    {"startup", true, set_startup},
+    {"terminate", false, set_terminate},
+    {"disconnect", false, set_disconnect},
+    {"reject-locality-4", false, set_reject_locality_4},
     {"user", true, set_user},
     {"commit-timeout", true, set_commit_timeout},
     {"rebuilt", false, set_rebuilt},

@@ -21,6 +21,7 @@ struct options {
     bool incoming; /* it takes over from another process */
     bool ordinary_memory;
     unsigned commit_timeout; /* seconds */
+    struct front_manners manners;
     struct endpoints endpoints;
 };
 

@@ -190,9 +190,12 @@ static struct err open_tunnel(struct worker *w)
     w->tunnel = w->memory.data;
     TRY(tunnel_open(&options, w->tunnel));
     const struct front_owner owner = tunnel_owner(w->tunnel);
+    struct front_manners manners = w->resources->options->manners;
     TRY(front_open(w->event, &owner, (uint8_t *)w->memory.data + TUNNEL_ROOM, &w->front));
+    if (w->start->follows) manners.starts_up = false; /* the machine does it when it has reset the TPM */
+    if (w->start->incoming) manners.off = true;
+    front_behave(w->front, &manners);
     tunnel_attach(w->tunnel, w->front);
-    if (w->start->incoming) front_begin_off(w->front);
     return OK;
 }
 

@@ -33,6 +33,7 @@ struct worker_start {
     int daemon_fd;        /* connected to vtpmd; the worker's */
     bool awaiting_reset;  /* the worker before died */
     bool incoming;        /* the TPM is that of another process, until its client brings it here */
+    bool follows;         /* a worker has served before */
     size_t session_count; /* clients that the worker before handed over; their descriptors are the worker's */
     struct front_session sessions[FRONT_CONNECTIONS_MAX];
 };

@@ -40,7 +40,7 @@ static void its_end_is_seen_once_and_it_is_reaped(void **state)
     struct process *process = NULL;
     unsigned ends = 0;
     assert_true(sd_event_new(&event) >= 0);
-    assert_ok(process_spawn(argv, &identity));
+    assert_ok(process_spawn(argv, NULL, 0, &identity));
     assert_ok(process_watch(event, &identity, count_end, &ends, &process));
     for (unsigned i = 0; i < 50 && !ends; i++)
         (void)sd_event_run(event, 100000);
@@ -86,7 +86,7 @@ static void it_inherits_nothing_it_should_not(void **state)
     int leaked = open("/dev/null", O_RDONLY);
     assert_int_equal(dup2(leaked, 7), 7);
     sigprocmask(SIG_BLOCK, &blocked, &old);
-    struct err result = process_spawn(argv, &identity);
+    struct err result = process_spawn(argv, NULL, 0, &identity);
     sigprocmask(SIG_SETMASK, &old, NULL);
     assert_ok(result);
     int status = 0;
@@ -96,13 +96,28 @@ static void it_inherits_nothing_it_should_not(void **state)
     close(7);
 }
 
+static void it_has_the_descriptors_that_it_is_given(void **state)
+{
+    (void)state;
+    static char script[] = "[ \"$(readlink /proc/$$/fd/3)\" = / ] && [ \"$(readlink /proc/$$/fd/4)\" = /tmp ] && "
+                           "[ ! -e /proc/$$/fd/5 ]";
+    char *argv[] = {sh, dash_c, script, NULL};
+    struct store_process identity;
+    int fds[2] = {fcntl(open("/", O_RDONLY), F_DUPFD_CLOEXEC, PROCESS_LOWEST_FD),
+                  fcntl(open("/tmp", O_RDONLY), F_DUPFD_CLOEXEC, PROCESS_LOWEST_FD)};
+    assert_ok(process_spawn(argv, fds, 2, &identity));
+    int status = 0;
+    assert_int_equal(waitpid(identity.pid, &status, 0), identity.pid);
+    assert_int_equal(status, 0);
+}
+
 static void a_program_that_is_not_there_is_an_error(void **state)
 {
     (void)state;
     static char name[] = "/nonexistent";
     char *argv[] = {name, NULL};
     struct store_process identity;
-    assert_err(process_spawn(argv, &identity), SYSTEM);
+    assert_err(process_spawn(argv, NULL, 0, &identity), SYSTEM);
 }
 
 int main(void)
@@ -112,6 +127,7 @@ int main(void)
         cmocka_unit_test(its_end_is_seen_once_and_it_is_reaped),
         cmocka_unit_test(another_process_of_that_number_is_not_it),
         cmocka_unit_test(it_inherits_nothing_it_should_not),
+        cmocka_unit_test(it_has_the_descriptors_that_it_is_given),
         cmocka_unit_test(a_program_that_is_not_there_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,6 +85,11 @@ static void every_verb_is_there(void **state)
         [REQUEST_SUBSCRIBE] = "{\"execute\":\"subscribe\",\"arguments\":{\"since\":12}}",
         [REQUEST_STATUS] = "{\"execute\":\"status\"}",
         [REQUEST_VERSION] = "{\"execute\":\"version\",\"arguments\":{}}",
+        [REQUEST_STORE_CHECK] = "{\"execute\":\"store-check\"}",
+        [REQUEST_STORE_BACKUP] = "{\"execute\":\"store-backup\",\"arguments\":{\"progress\":true}}",
+        [REQUEST_HOLD] = "{\"execute\":\"hold\",\"arguments\":{\"instance\":\"a\",\"swtpm\":{}}}",
+        [REQUEST_AWAIT] = "{\"execute\":\"await\",\"arguments\":{\"instance\":\"a\",\"version\":3}}",
+        [REQUEST_STATE] = "{\"execute\":\"state\",\"arguments\":{\"instance\":\"a\"}}",
     };
     for (size_t i = REQUEST_LIST; i < sizeof texts / sizeof texts[0]; i++) {
         struct request request;

@@ -258,22 +258,6 @@ static void an_answer_larger_than_a_buffer_is_sent_whole(void **state)
     close(control);
 }
 
-static void one_that_begins_off_answers_so_until_a_reset(void **state)
-{
-    (void)state;
-    int data = fake_front_connect(&f, DATA);
-    int control = fake_front_connect(&f, CONTROL);
-    front_begin_off(f.front);
-    ask(data, command, sizeof command, failure, sizeof failure);
-    assert_int_equal(f.count, 0);
-    ask(control, init, sizeof init, success, sizeof success);
-    client_send(data, command, sizeof command);
-    expect_size(data, 10);
-    assert_int_equal(f.verb, FRONT_COMMAND);
-    close(data);
-    close(control);
-}
-
 static void there_is_one_at_a_time(void **state)
 {
     (void)state;
@@ -692,6 +676,93 @@ static void a_session_of_no_endpoint_is_not_adopted(void **state)
     assert_int_equal(close(session.fd), -1);
 }
 
+/* --- what a user of swtpm asks for --- */
+
+static void behave(struct front_manners manners)
+{
+    front_behave(f.front, &manners);
+}
+
+static void a_tpm_that_is_off_is_on_after_init(void **state)
+{
+    (void)state;
+    behave((struct front_manners){.off = true});
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    ask(data, command, sizeof command, failure, sizeof failure);
+    assert_int_equal(f.count, 0);
+    ask(control, init, sizeof init, success, sizeof success);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(f.count, 2);
+    close(data);
+    close(control);
+}
+
+static void the_tpm_is_started_before_the_first_command(void **state)
+{
+    (void)state;
+    const uint8_t startup[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 1};
+    behave((struct front_manners){.starts_up = true, .startup_type = 1});
+    int data = fake_front_connect(&f, DATA);
+    f.hold = true;
+    client_send(data, command, sizeof command);
+    fake_front_pump(&f);
+    assert_int_equal(f.command_size, sizeof startup);
+    assert_memory_equal(f.command, startup, sizeof startup);
+    fake_front_release(&f);
+    assert_memory_equal(f.command, command, sizeof command);
+    fake_front_release(&f);
+    expect_size(data, 10);
+    assert_int_equal(f.count, 2);
+    close(data);
+}
+
+static void the_end_of_a_data_connection_may_be_the_end(void **state)
+{
+    (void)state;
+    behave((struct front_manners){.terminates = true});
+    int silent = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    int data = fake_front_connect(&f, DATA);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    close(silent);
+    close(control);
+    fake_front_pump(&f);
+    assert_int_equal(f.verb, FRONT_COMMAND);
+    close(data);
+    fake_front_pump(&f);
+    assert_int_equal(f.verb, FRONT_SHUTDOWN);
+    assert_int_equal(f.count, 2);
+}
+
+static void a_response_may_end_its_connection(void **state)
+{
+    (void)state;
+    uint8_t byte = 0;
+    behave((struct front_manners){.disconnects = true});
+    int data = fake_front_connect(&f, DATA);
+    client_send(data, command, sizeof command);
+    expect_size(data, 10);
+    assert_int_equal(client_receive(data, &byte, 1), -1);
+    close(data);
+}
+
+static void a_client_that_was_there_before_is_served_until_it_goes(void **state)
+{
+    (void)state;
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
+    assert_ok(front_connected(f.front, &protocol_stream, 5, pair[1]));
+    assert_ok(front_connected(f.front, &protocol_control, 5, -1)); /* one that has gone, or will be handed over */
+    client_send(pair[0], command, sizeof command);
+    expect_size(pair[0], 10);
+    close(pair[0]);
+    fake_front_pump(&f);
+    assert_int_equal(f.verb, FRONT_SHUTDOWN);
+}
+
 #define FRONT_TEST(name) cmocka_unit_test_setup_teardown(name, open_front, close_front)
 
 int main(void)
@@ -707,7 +778,6 @@ int main(void)
         FRONT_TEST(what_is_hashed_comes_in_parts_and_is_answered_once),
         FRONT_TEST(a_part_that_fails_is_answered_behind_the_last_one),
         FRONT_TEST(an_answer_larger_than_a_buffer_is_sent_whole),
-        FRONT_TEST(one_that_begins_off_answers_so_until_a_reset),
         FRONT_TEST(a_descriptor_that_is_none_or_no_socket_is_harmless),
         FRONT_TEST(descriptors_do_not_pile_up),
         FRONT_TEST(establishment_is_the_tpms_answer),
@@ -732,6 +802,11 @@ int main(void)
         FRONT_TEST(a_half_closed_client_gets_its_response),
         FRONT_TEST(idle_connections_and_a_waiting_reset_are_handed_over),
         FRONT_TEST(a_session_of_no_endpoint_is_not_adopted),
+        FRONT_TEST(a_tpm_that_is_off_is_on_after_init),
+        FRONT_TEST(the_tpm_is_started_before_the_first_command),
+        FRONT_TEST(the_end_of_a_data_connection_may_be_the_end),
+        FRONT_TEST(a_response_may_end_its_connection),
+        FRONT_TEST(a_client_that_was_there_before_is_served_until_it_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -401,6 +401,21 @@ static void control_unknown_commands_are_bad_ordinals(void **state)
     }
 }
 
+static void control_may_be_told_to_reject_locality_4(void **state)
+{
+    (void)state;
+    const struct channel channel = {.locality = 1, .rejects_locality_4 = true};
+    const uint8_t four[] = {0, 0, 0, 5, 4, 0, 0, 0};
+    const uint8_t three[] = {0, 0, 0, 5, 3, 0, 0, 0};
+    const uint8_t refused[] = {0, 0, 0, 0x3d};
+    struct message message;
+    protocol_control.parse(span_of(four, sizeof four), &channel, true, &message);
+    assert_false(message.sets_locality);
+    assert_answer(&message, refused, sizeof refused);
+    protocol_control.parse(span_of(three, sizeof three), &channel, true, &message);
+    assert_true(message.sets_locality);
+}
+
 static void control_establishment_is_asked_of_the_tpm(void **state)
 {
     (void)state;
@@ -636,6 +651,7 @@ int main(void)
         cmocka_unit_test(framed_command_at_no_locality_is_refused),
         cmocka_unit_test(framed_command_of_impossible_size_is_refused),
         cmocka_unit_test(control_capabilities_are_the_rows),
+        cmocka_unit_test(control_may_be_told_to_reject_locality_4),
         cmocka_unit_test(control_init_is_a_reset),
         cmocka_unit_test(control_init_with_unknown_flags_is_refused),
         cmocka_unit_test(control_surplus_is_a_bad_parameter),

@@ -172,9 +172,30 @@ static void help_and_version_need_nothing_else(void **state)
     assert_int_equal(action, COMMAND_VERSION);
 }
 
+static void descriptors_may_be_served(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--daemon", "/d", "--id", UUID, "--swtpm-fd", "control:3", "--swtpm-fd",
+                                        "data:none", "--off", "--terminate", "--startup", "state"));
+    assert_int_equal(options.endpoints.count, 2);
+    assert_ptr_equal(options.endpoints.places[0].protocol, &protocol_control);
+    assert_true(options.endpoints.places[0].inherited && !options.endpoints.places[0].connected);
+    assert_int_equal(options.endpoints.places[0].fd, 3);
+    assert_int_equal(options.endpoints.places[1].fd, -1);
+    assert_true(options.manners.off && options.manners.terminates && options.manners.starts_up);
+    assert_int_equal(options.manners.startup_type, 1);
+    options = good(WORDS("--daemon", "/d", "--id", UUID, "--swtpm-fd", "data-client:5"));
+    assert_true(options.endpoints.places[0].connected);
+    static const char *const wrong[] = {"data:2", "data:x", "data:", "control:none", "mssim:3", "data-client:1024"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        bad(WORDS("--daemon", "/d", "--id", UUID, "--swtpm-fd", wrong[i]));
+    bad(WORDS("--daemon", "/d", "--id", UUID, "--swtpm-fd", "data:3", "--startup", "deactivated"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(descriptors_may_be_served),
         cmocka_unit_test(the_least_that_is_needed),
         cmocka_unit_test(an_address_makes_two_endpoints_of_one_channel),
         cmocka_unit_test(a_separate_front_end_has_one_socket),

@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""A libvirt that was told nothing but where to find swtpm: its daemon, with this project's three commands first in its
+PATH, defines, starts, resets, destroys and starts a machine with <tpm>, and the machine has one TPM all the time.
+
+libvirtd is started by the test, in a mount namespace of its own, so that no service and no directory of the host's is
+touched. managedsave and migration want state blobs over the control channel, which are not there yet.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from harness import BUILD, Daemon, Process, need_root, new_directory, program, wait_for
+from tap import Skip, require, run, test
+
+UUID = "5d0c1a52-2f0f-4a53-9a63-6f0f6f1c7e21"
+NAME = "vtpm-libvirt-test"
+QEMU, FIRMWARE = "qemu-system-x86_64", "/usr/share/OVMF/OVMF_CODE_4M.fd"
+BOOT_TIMEOUT = 120.0
+VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+PRIVATE = ["/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt",
+           "/var/log/swtpm"]
+
+# Debian's libvirt looks its default user up before it reads which one is meant.
+USERS = {"passwd": "libvirt-qemu:x:64055:64055::/nonexistent:/bin/false", "group": "libvirt-qemu:x:64055:"}
+
+QEMU_CONF = """user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+swtpm_user = "root"
+swtpm_group = "root"
+"""
+
+DOMAIN = """<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>256</memory>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <loader readonly='yes' type='pflash'>{firmware}</loader>
+    <nvram template='{variables}'>{directory}/nvram.fd</nvram>
+  </os>
+  <features><acpi/></features>
+  <on_reboot>restart</on_reboot>
+  <devices>
+    <emulator>{qemu}</emulator>
+    <serial type='file'><source path='{directory}/serial' append='on'/></serial>
+    <tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+class Libvirt:
+    """libvirtd of this test, and virsh over its socket."""
+
+    def __init__(self, daemon):
+        need_root()
+        for needed in ("libvirtd", "virsh", QEMU, "swtpm_localca"):
+            if not shutil.which(needed):
+                raise Skip(f"{needed} is not installed")
+        self.daemon, self.directory = daemon, new_directory()
+        os.chmod(self.directory, 0o755)
+        self.serial = os.path.join(self.directory, "serial")
+        self.state = os.path.join("/var/lib/libvirt/swtpm", UUID, "tpm2")
+        self.write("libvirtd.conf", f'unix_sock_dir = "{self.directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
+                                    'unix_sock_group = "root"\nlisten_tls = 0\nlisten_tcp = 0\n')
+        self.write("qemu.conf", QEMU_CONF)
+        self.write("begin", "#!/bin/sh\nset -e\n" + "".join(f"mkdir -p {one}; mount -t tmpfs tmpfs {one}\n" for one in PRIVATE)
+                   + "".join(f"(cat /etc/{name}; echo '{line}') >{self.directory}/{name}\n"
+                             f"mount --bind {self.directory}/{name} /etc/{name}\n" for name, line in USERS.items())
+                   + f"cp {self.directory}/qemu.conf /etc/libvirt/qemu.conf\nmkdir -p /var/lib/libvirt/swtpm\n"
+                   + f"exec libvirtd --config {self.directory}/libvirtd.conf --pid-file {self.directory}/pid\n")
+        os.environ.update(PATH=os.path.join(BUILD, "bin") + ":" + os.environ["PATH"], VTPM_SOCKET=daemon.socket)
+        self.process = Process("libvirtd", ["unshare", "--mount", "--propagation", "private", "sh",
+                                            os.path.join(self.directory, "begin")], self.directory)
+        self.process.wait_until(lambda: os.path.exists(os.path.join(self.directory, "libvirt-sock")), "its socket exists")
+        xml = DOMAIN.format(name=NAME, uuid=UUID, directory=self.directory, firmware=FIRMWARE, variables=VARIABLES,
+                            qemu=shutil.which(QEMU))
+        self.xml = self.write("domain.xml", xml)
+
+    def write(self, name, text):
+        path = os.path.join(self.directory, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def virsh(self, *words, good=True):
+        result = subprocess.run(["virsh", "-c", f"qemu:///system?socket={self.directory}/libvirt-sock", *words],
+                                capture_output=True, text=True, timeout=120, check=False)
+        require(not good or result.returncode == 0,
+                f"virsh {words}: {result.stderr}\n{self.process.log()[-1500:]}\n{self.daemon.log()[-1500:]}")
+        return result.stdout
+
+    def inside(self, *words):
+        """What a program says that looks at libvirt's directories."""
+        return subprocess.run(["nsenter", "--mount", "--target", str(self.process.pid), *words], capture_output=True,
+                              text=True, timeout=60, check=False).stdout
+
+    def booted(self, times):
+        def shells():
+            with open(self.serial, "rb") as file:
+                return file.read().count(b"UEFI Interactive Shell")
+        wait_for(lambda: os.path.exists(self.serial) and shells() >= times, "the firmware does not come to its shell",
+                 BOOT_TIMEOUT)
+
+    def end(self):
+        self.virsh("destroy", NAME, good=False)
+        self.process.stop()
+
+
+def the_instance(daemon):
+    instances = daemon.call("list")["instances"]
+    require(len(instances) == 1, f"{instances}")
+    return instances[0]
+
+
+def stopped(daemon, sentence):
+    wait_for(lambda: the_instance(daemon)["state"] == "stopped", sentence)
+
+
+@test
+def a_machine_of_libvirts_has_its_tpm_from_start_to_end():
+    daemon = Daemon()
+    libvirt = Libvirt(daemon)
+    try:
+        goes_through_its_life(daemon, libvirt)
+    finally:
+        libvirt.end()
+
+
+def goes_through_its_life(daemon, libvirt):
+    libvirt.virsh("define", libvirt.xml)
+    libvirt.virsh("start", NAME)
+    libvirt.booted(1)
+    first = the_instance(daemon)
+    require((first["label"], first["state"], first["health"], first["held"]) == (UUID, "running", "serving", True),
+            f"{first}")
+    require(libvirt.inside("cat", f"{libvirt.state}/vtpm-instance").strip() == first["id"], "the marker is another")
+    log = libvirt.inside("sh", "-c", "cat /var/log/swtpm/libvirt/qemu/*.log")
+    for sentence in ("RSA 2048 EK with handle 0x81010001", "NVRAM area 0x1c00002", "NVRAM area 0x1c08000",
+                     "ECC EK with handle 0x81010016", "PCR banks sha256"):
+        require(sentence in log, f"swtpm_setup did not say \"{sentence}\": {log}")
+
+    libvirt.virsh("reset", NAME)
+    libvirt.booted(2)
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after destroy the TPM goes on")
+
+    libvirt.virsh("start", NAME)
+    libvirt.booted(3)
+    again = the_instance(daemon)
+    require(again["id"] == first["id"] and again["start"] == first["start"] + 1, f"{first} {again}")
+
+    pid = int(libvirt.inside("cat", f"/run/libvirt/qemu/{NAME}.pid"))
+    os.kill(pid, signal.SIGKILL)
+    stopped(daemon, "after QEMU was killed the TPM goes on")
+    wait_for(lambda: "shut off" in libvirt.virsh("domstate", NAME), "libvirt does not see that QEMU is gone")
+    libvirt.virsh("start", NAME)
+    libvirt.booted(4)
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after the last destroy the TPM goes on")
+
+    # libvirt removes its directory and asks nobody: whoever wants the TPM gone too says so to vtpmd.
+    libvirt.virsh("undefine", "--nvram", NAME)
+    require(libvirt.inside("sh", "-c", f"ls -A {libvirt.state} 2>/dev/null") == "", "the directory is left")
+    require(the_instance(daemon)["id"] == first["id"], "the TPM is gone")
+    daemon.call("delete", instance=first["id"])
+
+
+if __name__ == "__main__":
+    run()

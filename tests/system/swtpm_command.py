@@ -1,0 +1,610 @@
+#!/usr/bin/python3
+"""swtpm's commands as this project has them: the same command line, sockets and words as Debian's, with TPMs of vtpmd's
+behind them.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from harness import Daemon, Process, connect_unix, give_to_user, new_directory, program, wait_for
+from tap import Skip, require, run, test
+from tpm import Tpm
+
+UUID = "0f5d9b6e-8a3c-4d7e-9f10-2b3c4d5e6f70"
+CAPABILITIES = (
+    '{ "type": "swtpm", "features": [ "tpm-2.0", "tpm-send-command-header", "flags-opt-startup", '
+    '"ctrl-opt-terminate", "cmdarg-seccomp", "cmdarg-key-fd", "cmdarg-pwd-fd", "cmdarg-print-states", "cmdarg-chroot", '
+    '"nvram-backend-dir", "rsa-keysize-1024", "rsa-keysize-2048", "rsa-keysize-3072" ], "version": "0.7.1" }\n')
+
+_daemon = []
+
+
+def daemon():
+    if not _daemon:
+        _daemon.append(Daemon())
+        os.environ["VTPM_SOCKET"] = _daemon[0].socket  # for what the harness starts
+    return _daemon[0]
+
+
+def environment(**more):
+    return dict(os.environ, VTPM_SOCKET=daemon().socket, **more)
+
+
+def debians(name):
+    path = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
+    if not path:
+        raise Skip(f"Debian's {name} is not installed")
+    return path
+
+
+def execute(arguments, timeout=60, **more):
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False,
+                          **({"env": environment()} | more))
+
+
+def new_state(name="state"):
+    path = os.path.join(new_directory(), UUID if name == "uuid" else name)
+    os.mkdir(path)
+    return path
+
+
+class Command(Process):
+    """One swtpm, ours unless another is named, with its sockets beside its state directory."""
+
+    def __init__(self, state, *more, executable=None, sockets=None, name="swtpm", ready=True, **options):
+        self.state = state
+        self.directory = os.path.dirname(state)
+        self.path = os.path.join(self.directory, f"{name}.sock")
+        self.pid_path = os.path.join(self.directory, f"{name}.pid")
+        if sockets is None:
+            sockets = ["--server", f"type=unixio,path={self.path}", "--ctrl", f"type=unixio,path={self.path}.ctrl"]
+        daemon()
+        super().__init__(name, [executable or program("swtpm"), "socket", "--tpm2", *sockets, "--tpmstate",
+                                f"dir={state}", "--pid", f"file={self.pid_path}", *more], self.directory, **options)
+        if ready:
+            self.wait_until(lambda: os.path.exists(self.pid_path) and os.path.getsize(self.pid_path), "it is ready")
+
+    def connect(self):
+        return Tpm(connect_unix(self.path))
+
+    def instance(self):
+        return daemon().call("show", instance=self.marker())
+
+    def marker(self):
+        with open(os.path.join(self.state, "vtpm-instance"), encoding="ascii") as file:
+            return file.read().strip()
+
+
+def refused(sentence, *arguments, **more):
+    result = execute([program("swtpm"), *arguments], **more)
+    require(result.returncode == 1 and result.stderr.startswith("swtpm: ") and sentence in result.stderr,
+            f"{arguments}: {result.returncode}, {result.stderr}")
+    return result.stderr
+
+
+# --- the command line --------------------------------------------------------------------------------------------------
+
+@test
+def what_it_can_do_is_one_line():
+    for arguments in (["socket", "--print-capabilities"], ["socket", "--tpm2", "--print-capabilities"],
+                      ["chardev", "--tpm2", "--print-capabilities"]):
+        result = execute([program("swtpm"), *arguments])
+        require((result.returncode, result.stdout) == (0, CAPABILITIES), f"{arguments}: {result}")
+
+
+@test
+def what_cannot_be_honoured_is_refused_by_name():
+    state = new_state()
+    socket = ["--ctrl", f"type=unixio,path={state}/s"]
+    refused("TPM 1.2", "socket", *socket, "--tpmstate", f"dir={state}")
+    refused("use dir=DIRECTORY", "socket", "--tpm2", *socket, "--tpmstate", f"backend-uri=file://{state}/nvram")
+    refused("nobody could reach the TPM", "socket", "--tpm2", "--tpmstate", f"dir={state}")
+    refused("the state directory is missing", "socket", "--tpm2", *socket)
+    refused("Unsupported TPM interface", "cuse", "--tpm2")
+    refused("--profile", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--profile", "name=null")
+    refused("--migration incoming", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--migration", "incoming")
+    require(os.listdir(state) == [], f"something was made: {os.listdir(state)}")
+
+
+@test
+def without_vtpmd_it_says_where_it_was_looked_for():
+    state = new_state()
+    said = refused("vtpmd does not run", "socket", "--tpm2", "--ctrl", f"type=unixio,path={state}/s", "--tpmstate",
+                   f"dir={state}", env=dict(os.environ, VTPM_SOCKET="/nonexistent/admin.sock"))
+    require("/nonexistent/admin.sock" in said and not os.path.exists(f"{state}/s"), said)
+
+
+# --- which TPM ---------------------------------------------------------------------------------------------------------
+
+@test
+def a_directory_gets_a_tpm_and_has_it_again():
+    state = new_state("uuid")
+    first = Command(state, "--flags", "not-need-init,startup-clear")
+    require(first.instance()["label"] == UUID, f"{first.instance()}")
+    client = first.connect()
+    client.pcr_read(0)
+    client.close()
+    identity = first.marker()
+    require(first.stop() == 0, first.log())
+    require(not os.path.exists(first.path) and not os.path.exists(first.pid_path), "its files are left")
+    require(daemon().call("show", instance=identity)["state"] == "stopped", "it was not stopped in order")
+    second = Command(state, "--flags", "not-need-init")
+    require(second.marker() == identity and second.instance()["start"] == 2, f"{second.instance()}")
+    second.stop()
+
+
+@test
+def two_directories_of_one_name_have_two_tpms():
+    ones = [Command(new_state("uuid" if turn == 2 else "same"), "--flags", "not-need-init") for turn in range(2)]
+    labels = [one.instance()["label"] for one in ones]
+    require(len(set(labels)) == 2, f"{labels}")
+    for one in ones:
+        one.stop()
+
+
+@test
+def nothing_is_made_in_the_place_of_what_is_missing():
+    state = new_state()
+    line = ["socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}"]
+    before = len(daemon().call("list")["instances"])
+    with open(os.path.join(state, "tpm2-00.permall"), "wb") as file:
+        file.write(b"a state of swtpm's")
+    refused("vtpmctl import", *line)
+    os.unlink(os.path.join(state, "tpm2-00.permall"))
+    for text, sentence in (("0f5d9b6e-8a3c-4d7e-9f10-000000000000\n", "does not have"), ("nonsense\n", "does not name")):
+        with open(os.path.join(state, "vtpm-instance"), "w", encoding="ascii") as file:
+            file.write(text)
+        refused(sentence, *line)
+    require(len(daemon().call("list")["instances"]) == before, "an instance was made")
+
+
+@test
+def one_directory_is_served_once():
+    first = Command(new_state())
+    said = refused("another process serves it", "socket", "--tpm2", "--ctrl", f"type=unixio,path={first.path}2",
+                   "--tpmstate", f"dir={first.state}")
+    require(first.running() and first.instance()["state"] == "running", said)
+    first.stop()
+
+
+# --- its life ----------------------------------------------------------------------------------------------------------
+
+@test
+def the_tpm_is_off_until_it_is_initialised():
+    command = Command(new_state())
+    client = command.connect()
+    require(client.exchange(bytes.fromhex("80010000000c0000014400 00".replace(" ", ""))).hex() ==
+            "80010000000a00000101", "it answered before CMD_INIT")
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-i"]).returncode == 0, "CMD_INIT")
+    client.startup()
+    client.close()
+    command.stop()
+
+
+@test
+def when_it_is_killed_the_tpm_is_stopped():
+    command = Command(new_state())
+    identity = command.marker()
+    command.kill()
+    wait_for(lambda: daemon().call("show", instance=identity)["state"] == "stopped", "the TPM goes on")
+    Command(command.state).stop()
+
+
+@test
+def when_the_tpm_ends_it_ends():
+    command = Command(new_state())
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-s"]).returncode == 0, "CMD_SHUTDOWN")
+    require(command.wait() == 0 and not os.path.exists(command.path), command.log())
+    command = Command(command.state)
+    daemon().call("stop", instance=command.marker())
+    require(command.wait() == 0, command.log())
+
+
+@test
+def with_terminate_the_end_of_the_data_connection_is_its_end():
+    command = Command(new_state(), "--terminate", "--flags", "not-need-init")
+    connect_unix(command.path).close()
+    client = command.connect()
+    client.startup()
+    client.close()
+    require(command.wait() == 0, command.log())
+
+
+@test
+def in_the_background_it_returns_when_it_serves():
+    command = Command(new_state(), "--daemon", "--flags", "not-need-init", ready=False)
+    require(command.wait() == 0, command.log())
+    client = command.connect()
+    client.startup()
+    with open(command.pid_path, encoding="ascii") as file:
+        os.kill(int(file.read()), signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(command.pid_path) and not os.path.exists(command.path), "it does not end")
+
+
+@test
+def it_outlives_a_new_start_of_vtpmd():
+    command = Command(new_state(), "--flags", "not-need-init")
+    client = command.connect()
+    client.startup()
+    daemon().restart()
+    wait_for(lambda: "is there again" in command.log(), f"it does not come back: {command.log()}")
+    client.pcr_read(0)
+    require(command.instance()["held"], f"{command.instance()}")
+    require(command.stop() == 0, command.log())
+
+
+@test
+def after_the_power_has_gone_it_starts_as_ever():
+    host = Daemon()
+    state = new_state()
+    line = [program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init", "--ctrl",
+            f"type=unixio,path={state}.ctrl"]
+    for _ in range(2):
+        process = subprocess.Popen(line, env=dict(os.environ, VTPM_SOCKET=host.socket), stderr=subprocess.PIPE)
+        wait_for(lambda: [one for one in host.call("list")["instances"] if one["state"] == "running"], "it does not start")
+        host.end()
+        process.kill()
+        process.wait()
+        host.power_on()
+    instance = host.call("list")["instances"][0]
+    wait_for(lambda: host.call("show", instance=instance["id"])["state"] == "stopped", "it was started by itself")
+    require(host.call("show", instance=instance["id"])["wanted"] is False, "it is wanted")
+
+
+@test
+def a_dead_process_of_the_tpm_is_replaced_on_the_same_sockets():
+    command = Command(new_state(), "--flags", "not-need-init")
+    os.kill(command.instance()["pid"], signal.SIGKILL)
+    wait_for(lambda: command.instance()["health"] == "awaiting reset", "it is not rebuilt")
+    require(execute([program("swtpm_ioctl"), "--unix", command.path + ".ctrl", "-i"]).returncode == 0, "CMD_INIT")
+    command.connect().startup()
+    require(command.stop() == 0, command.log())
+
+
+@test
+def a_character_device_is_served_as_the_vtpm_proxy_driver_wants_it():
+    daemon()
+    state = new_state()
+    driver, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = Process("chardev", [program("swtpm"), "chardev", "--tpm2", "--fd", str(device.fileno()), "--tpmstate",
+                                  f"dir={state}", "--locality", "allow-set-locality"], os.path.dirname(state),
+                      pass_fds=(device.fileno(),))
+    device.close()
+    driver.settimeout(20)
+
+    def ask(text):
+        driver.send(bytes.fromhex(text))
+        return driver.recv(4096).hex()
+    require(ask("80010000000b2000100003") == "80010000000a00000000", "SetLocality 3 was refused")
+    require(ask("80010000000b2000100009") == "80010000000a00000107", "SetLocality 9 was not")
+    require(ask("80010000000a20001000") == "80010000000a0000009a", "SetLocality without a locality was taken")
+    require(ask("80010000000c0000017b0008")[:20] == "80010000001400000000", "the TPM was not started for the driver")
+    driver.close()
+    require(process.wait() == 0, process.log())
+    identity = open(os.path.join(state, "vtpm-instance"), encoding="ascii").read().strip()
+    wait_for(lambda: daemon().call("show", instance=identity)["state"] == "stopped", "the TPM goes on")
+
+
+@test
+def keys_are_read_and_not_needed():
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"a passphrase")
+    os.close(write_end)
+    command = Command(new_state(), "--key", f"pwdfd={read_end},mode=aes-256-cbc", pass_fds=(read_end,))
+    os.close(read_end)
+    require("always sealed" in command.log(), command.log())
+    command.stop()
+
+
+@test
+def whoever_holds_a_tpm_takes_no_place_of_the_daemons():
+    commands = [Command(new_state(), name=f"place{turn}") for turn in range(3)]
+    admins = [daemon().admin() for _ in range(60)]
+    require(all(admin.greeting for admin in admins), "a client was turned away")
+    for admin in admins:
+        admin.close()
+    for command in commands:
+        require(command.stop() == 0, command.log())
+
+
+# --- what lies in the directory ----------------------------------------------------------------------------------------
+
+@test
+def a_copy_of_the_state_is_there_and_is_never_used():
+    command = Command(new_state(), "--flags", "not-need-init,startup-clear")
+    path = os.path.join(command.state, "tpm2-00.permall")
+
+    def newest():
+        with open(path, "rb") as file:
+            return file.read()
+    wait_for(lambda: os.path.exists(path), "there is no copy")
+    require(os.stat(path).st_mode & 0o777 == 0o640, f"{os.stat(path)}")
+    os.unlink(path)
+    command.stop()
+    with open(path, "rb") as file:
+        good = file.read()
+    with open(path, "wb") as file:
+        file.write(b"another state")
+    again = Command(command.state, "--flags", "not-need-init,startup-clear")
+    wait_for(lambda: "it is kept as" in again.log(), f"it is not told: {again.log()}")
+    wait_for(lambda: os.path.exists(path) and newest() != b"another state", "it is not written again")
+    aside = [name for name in os.listdir(command.state) if ".foreign-" in name]
+    require(len(aside) == 1 and len(good) > 1000, f"{os.listdir(command.state)}")
+    again.stop()
+
+
+# --- swtpm_ioctl -------------------------------------------------------------------------------------------------------
+
+QUESTIONS = ["-c", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3", "--info 0",
+             "--stop", "-e", "-C", "-z", "", "-c -g", "--save foo x", "--load volatile /nonexistent"]
+
+
+def answers(executable, path, differ=()):
+    said = []
+    for question in QUESTIONS:
+        result = execute([executable, "--unix", path, *question.split()])
+        said.append((question, result.returncode, result.stdout, result.stderr.replace(executable, "swtpm_ioctl")))
+    return [one for one in said if one[0] not in differ]
+
+
+@test
+def both_ioctls_say_the_same_of_both_swtpms():
+    theirs, ours = debians("swtpm_ioctl"), program("swtpm_ioctl")
+    servers = [Command(new_state("debian"), executable=debians("swtpm"), name="debian"), Command(new_state("ours"))]
+    for server in servers:
+        one, other = answers(theirs, server.path + ".ctrl"), answers(ours, server.path + ".ctrl")
+        require(one == other, f"{server.name}: " + "\n".join(f"{a} | {b}" for a, b in zip(one, other) if a != b))
+    # What the sockets answer is what swtpm's answer, where both can do it.
+    debian, mine = (answers(theirs, server.path + ".ctrl", differ=("-c",)) for server in servers)
+    require(debian == mine, "\n".join(f"{a} | {b}" for a, b in zip(debian, mine) if a != b))
+    for server in servers:
+        require(execute([ours, "--unix", server.path + ".ctrl", "-s"]).returncode == 0, "CMD_SHUTDOWN")
+        server.wait()
+
+
+@test
+def our_ioctl_saves_and_loads_the_state_of_debians_swtpm():
+    saved = []
+    server = Command(new_state("debian"), executable=debians("swtpm"), name="debian")
+    for executable in (debians("swtpm_ioctl"), program("swtpm_ioctl")):
+        path = os.path.join(server.directory, os.path.basename(os.path.dirname(executable)) + ".blob")
+        for words in (["-i"], ["--save", "permanent", path], ["--stop"], ["--load", "permanent", path], ["-i"],
+                      ["-h", "abc"]):
+            result = execute([executable, "--unix", server.path + ".ctrl", *words])
+            require(result.returncode == 0, f"{executable} {words}: {result}")
+        with open(path, "rb") as file:
+            saved.append(file.read())
+    require(len(saved[0]) > 1000 and len(saved[0]) == len(saved[1]), f"{[len(one) for one in saved]}")
+    server.stop()
+
+
+# --- the tools of others -----------------------------------------------------------------------------------------------
+
+@test
+def tpm2_tools_work_over_it():
+    command = Command(new_state(), "--flags", "not-need-init")
+    tools = environment(TPM2TOOLS_TCTI=f"swtpm:path={command.path}")
+    for words in (["tpm2_startup", "-c"], ["tpm2_getrandom", "--hex", "8"], ["tpm2_createprimary", "-Q", "-c", "p"],
+                  ["tpm2_nvdefine", "-Q", "0x1500000", "-s", "4"], ["tpm2_shutdown"]):
+        result = execute(words, env=tools, cwd=command.directory)
+        require(result.returncode == 0, f"{words}: {result.stderr}")
+    command.stop()
+
+
+@test
+def tcp_ports_and_disconnect_serve_tpm2_tools():
+    from harness import free_port
+    port = free_port()
+    command = Command(new_state(), "--flags", "not-need-init",
+                      sockets=["--server", f"port={port},disconnect", "--ctrl", f"type=tcp,port={port + 1}"])
+    result = execute(["tpm2_startup", "-c", "-T", f"swtpm:port={port}"])
+    require(result.returncode == 0, f"{result}")
+    command.stop()
+
+
+# --- swtpm_setup -------------------------------------------------------------------------------------------------------
+
+BANKS = ("sha1", "sha256", "sha384", "sha512")
+SETUP_LINES = {
+    "libvirt": ["--createek", "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--not-overwrite", "--vmid",
+                f"vm1:{UUID}"],
+    "the storage key and all banks": ["--create-spk", "--pcr-banks", "-"],
+    "an ECC storage key": ["--create-spk", "--ecc", "--pcr-banks", "sha1,sha384"],
+    "keys that sign": ["--createek", "--allow-signing", "--create-ek-cert"],
+    "keys that do both, of 3072 bits": ["--createek", "--allow-signing", "--decryption", "--rsa-keysize", "3072"],
+}
+
+
+def certificate_tools(directory):
+    """A configuration whose certificates are made by Debian's swtpm_localca, with a CA of the test's own."""
+    tool, config = debians("swtpm_localca"), os.path.join(directory, "setup.conf")
+    with open(os.path.join(directory, "localca.conf"), "w", encoding="utf-8") as file:
+        file.writelines(f"{key} = {directory}/{name}\n" for key, name in (
+            ("statedir", "ca"), ("signingkey", "ca/signkey.pem"), ("issuercert", "ca/issuercert.pem"),
+            ("certserial", "ca/certserial")))
+    with open(os.path.join(directory, "localca.options"), "w", encoding="utf-8") as file:
+        file.write("--platform-manufacturer Test\n--platform-version 1\n--platform-model Test\n")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f"create_certs_tool = {tool}\ncreate_certs_tool_config = {directory}/localca.conf\n"
+                   f"create_certs_tool_options = {directory}/localca.options\nactive_pcr_banks = sha256\n")
+    os.makedirs(os.path.join(directory, "ca"), exist_ok=True)
+    return config
+
+
+_authority = []
+
+
+def authority():
+    if not _authority:
+        _authority.append(certificate_tools(new_directory()))
+    return _authority[0]
+
+
+def set_up(state, *arguments, executable=None, **more):
+    return execute([executable or program("swtpm_setup"), "--tpm2", "--tpm-state", state, "--config", authority(),
+                    *arguments], timeout=120, **more)
+
+
+def made(result, what):
+    require(result.returncode == 0, f"{what}: {result.returncode}, {result.stderr}")
+
+
+class Looked:
+    """What tpm2-tools see of a TPM: all that is persistent, and the banks."""
+
+    def __init__(self, command):
+        self.tools = environment(TPM2TOOLS_TCTI=f"swtpm:path={command.path}")
+        self.directory = command.directory
+        self.handles = self.ask("tpm2_getcap", "handles-persistent").split()
+        self.keys = [self.without_key(self.ask("tpm2_readpublic", "-c", handle)) for handle in self.handles if handle != "-"]
+        self.indices = [line for line in self.ask("tpm2_nvreadpublic").splitlines() if "size" not in line]
+        self.banks = self.ask("tpm2_getcap", "pcrs")
+
+    def ask(self, *words):
+        result = execute(words, env=self.tools, cwd=self.directory)
+        require(result.returncode == 0, f"{words}: {result.stderr}")
+        return result.stdout
+
+    @staticmethod
+    def without_key(text):
+        keep = []
+        for line in text.splitlines():
+            if line.split(":")[0].strip() not in ("name", "qualified name", "rsa", "x", "y"):
+                keep.append(line)
+        return keep
+
+    def facts(self):
+        return [self.handles, self.keys, self.indices, self.banks]
+
+
+def looked(state, executable=None):
+    command = Command(state, "--flags", "not-need-init,startup-clear", executable=executable, name="looked")
+    result = Looked(command)
+    command.stop()
+    return result
+
+
+@test
+def what_setup_makes_is_what_debians_makes():
+    for name, arguments in SETUP_LINES.items():
+        theirs, ours = new_state("theirs"), new_state("ours")
+        made(set_up(theirs, *arguments, executable=debians("swtpm_setup"), env=dict(os.environ)), f"{name}, Debian's")
+        made(set_up(ours, *arguments), f"{name}, ours")
+        expected, found = looked(theirs, debians("swtpm")).facts(), looked(ours).facts()
+        require(expected == found, f"{name}: " + "\n".join(f"{a}\n{b}" for a, b in zip(expected, found) if a != b))
+
+
+@test
+def debians_setup_drives_our_swtpm():
+    state = new_state()
+    result = set_up(state, *SETUP_LINES["libvirt"], "--tpm", f"{program('swtpm')} socket",
+                    executable=debians("swtpm_setup"))
+    made(result, "Debian's swtpm_setup over our swtpm")
+    theirs = new_state("theirs")
+    made(set_up(theirs, *SETUP_LINES["libvirt"], executable=debians("swtpm_setup"), env=dict(os.environ)), "Debian's")
+    require(looked(state).facts() == looked(theirs, debians("swtpm")).facts(), "they differ")
+
+
+@test
+def certificates_are_of_the_keys_in_the_tpm():
+    state = new_state()
+    files = new_directory()
+    made(set_up(state, *SETUP_LINES["libvirt"], "--write-ek-cert-files", files), "swtpm_setup")
+    for name in ("rsa2048", "secp384r1"):
+        shown = execute(["openssl", "x509", "-inform", "DER", "-noout", "-subject", "-in", f"{files}/ek-{name}.crt"])
+        require(f"CN = vm1:{UUID}" in shown.stdout, f"{name}: {shown}")
+
+
+@test
+def setup_touches_no_tpm_that_is_there():
+    state = new_state()
+    made(set_up(state, "--createek"), "the first")
+    with open(os.path.join(state, "vtpm-instance"), encoding="ascii") as file:
+        identity = file.read().strip()
+    before = looked(state).keys
+    made(set_up(state, "--createek", "--not-overwrite"), "--not-overwrite")
+    again = set_up(state, "--createek")
+    require(again.returncode == 1 and "Found existing TPM state" in again.stderr, f"{again}")
+    made(set_up(state, "--reconfigure", "--pcr-banks", "sha1,sha512"), "--reconfigure")
+    after = looked(state)
+    require(after.keys == before and "sha256: [ ]" in after.banks.replace("sha256:[ ]", "sha256: [ ]"), f"{after.banks}")
+    made(set_up(state, "--createek", "--overwrite"), "--overwrite")
+    with open(os.path.join(state, "vtpm-instance"), encoding="ascii") as file:
+        require(file.read().strip() != identity, "--overwrite kept the TPM")
+    require(daemon().call("show", instance=identity)["state"] == "deleted", "the TPM before is not deleted")
+
+
+@test
+def a_setup_that_fails_leaves_nothing():
+    state = new_state()
+    before = [one["id"] for one in daemon().call("list")["instances"]]
+    result = set_up(state, "--createek", "--pcr-banks", "md5")
+    require(result.returncode == 1 and "No PCR banks could be allocated" in result.stderr, f"{result}")
+    require(os.listdir(state) == [], f"{os.listdir(state)}")
+    require([one["id"] for one in daemon().call("list")["instances"]] == before, "an instance is left")
+    with open(os.path.join(state, "tpm2-00.permall"), "wb") as file:
+        file.write(b"a state of swtpm's")
+    result = set_up(state, "--createek", "--not-overwrite")
+    require(result.returncode == 1 and "vtpmctl import" in result.stderr, f"{result}")
+
+
+@test
+def the_configuration_of_an_ordinary_user_is_debians():
+    trees = []
+    for executable in (debians("swtpm_setup"), program("swtpm_setup")):
+        home = new_directory()
+        os.chmod(home, 0o755)
+        told = [execute([executable, "--create-config-files", how], env={"HOME": home, "PATH": os.environ["PATH"]})
+                for how in ("root", "root", "root,skip-if-exist", "root,overwrite", "overwrite,skip-if-exist")]
+        files = {}
+        for folder, _, names in os.walk(home):
+            files[folder.replace(home, "HOME")] = sorted(names)
+            for name in names:
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    files[name] = file.read().replace(home, "HOME")
+        trees.append(([one.returncode for one in told], files))
+    require(trees[0] == trees[1], f"{trees[0]}\n{trees[1]}")
+
+
+@test
+def setup_says_what_it_can_do():
+    result = execute([program("swtpm_setup"), "--print-capabilities"])
+    theirs = execute([debians("swtpm_setup"), "--print-capabilities"]).stdout
+    expected = theirs.replace('"tpm-1.2", ', "").replace('"tpm12-not-need-root", ', "")
+    require((result.returncode, result.stdout) == (0, expected), f"{result.stdout}{expected}")
+
+
+# --- moving over -------------------------------------------------------------------------------------------------------
+
+@test
+def a_directory_of_swtpms_moves_over_with_its_tpm():
+    """As docs/from-swtpm.md says: the same directory, the same keys, another program."""
+    state = new_state("uuid")
+    made(set_up(state, "--createek", executable=debians("swtpm_setup"), env=dict(os.environ)), "Debian's swtpm_setup")
+
+    def endorsement(executable=None):
+        command = Command(state, "--flags", "not-need-init,startup-clear", executable=executable, name="moved")
+        text = Looked(command).ask("tpm2_readpublic", "-c", "0x81010001")
+        command.stop()
+        return text
+    before = endorsement(debians("swtpm"))
+    refused("vtpmctl import", "socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}")
+    result = execute([program("vtpmctl"), "--socket", daemon().socket, "import", UUID + "-moved", "--from", state,
+                      "--no-start", "--mark"])
+    require(result.returncode == 0, f"{result}")
+    require("tpm2-00.permall.imported'" in result.stdout and
+            os.path.exists(os.path.join(state, "tpm2-00.permall.imported")), f"{result.stdout}{os.listdir(state)}")
+    after = endorsement()
+    require(not [name for name in os.listdir(state) if "foreign" in name], f"{os.listdir(state)}")
+    require(after == before, f"{before}\n{after}")
+    again = execute([program("vtpmctl"), "--socket", daemon().socket, "import", "another", "--from", state, "--no-start",
+                     "--mark"])
+    require(again.returncode == 1 and "names an instance already" in again.stderr, f"what is imported was taken for a state of swtpm's: {again}")
+
+
+if __name__ == "__main__":
+    run()

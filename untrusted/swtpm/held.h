@@ -1,0 +1,53 @@
+/*
+ * The instance that a swtpm stands for, as vtpmd sees it: made, started on the sockets that this process opened, held by
+ * the connection to vtpmd until its end.
+ *
+ * Guarantees: a new instance is made for a directory that names none, and for no other; a vtpmd that is started anew is
+ * told again who holds the instance. What vtpmd is not asked in time it decides by itself: it stops the instance.
+ */
+#pragma once
+
+#include "untrusted/cli/ctl_client.h"
+#include "untrusted/swtpm/options.h"
+#include "untrusted/swtpm/place.h"
+#include "untrusted/swtpm/sockets.h"
+
+#define HELD_SOCKET_VARIABLE "VTPM_SOCKET"
+
+struct held {
+    struct ctl ctl;
+    const char *socket; /* vtpmd's */
+    json_t *what;       /* the argument "swtpm" */
+    struct swtpm_sockets *sockets;
+    char id[ID_TEXT_SIZE];
+    char label[PLACE_LABEL_MAX];
+};
+
+/* The path of vtpmd's socket. */
+const char *held_socket(void);
+
+/* Connects. held_close in any case. */
+struct err held_open(struct held *held, struct explanation *why);
+void held_close(struct held *held);
+
+/* The instance of the place; made if the place names none. out_made: it was. ERR_NO_INSTANCE, ERR_DELETED and vtpmd's. */
+struct err held_find(struct held *held, struct place *place, bool *out_made, struct explanation *why);
+
+/* Starts it on the sockets, which stay this process's. */
+struct err held_start(struct held *held, const struct swtpm_options *options, struct swtpm_sockets *sockets,
+                      struct explanation *why);
+
+/*
+ * Waits until it has ended, its newest state is no more version, or watch asks (ctl_nudge). out_runs: it has not ended;
+ * out_state: how it is, or why it is not, for a person; the caller's to decref.
+ */
+struct err held_await(struct held *held, json_int_t version, const struct ctl_watch *watch, bool *out_runs,
+                      json_t **out_instance, struct explanation *why);
+/* In order, and waits for it. */
+struct err held_stop(struct held *held, struct explanation *why);
+/* Copies its newest sealed state into the place; what goes wrong is a line in the log. version: of what was copied. */
+void held_copy_state(struct held *held, const struct place *place, json_int_t *version);
+/* There was nothing before it, and there shall be nothing of it: the instance is deleted, and the place names none. */
+void held_undo(struct held *held, struct place *place);
+/* As held_undo, of an instance that has been used. ERR_OWNER_SIGNATURE and others. */
+struct err held_delete(struct held *held, struct place *place, struct explanation *why);
