@@ -225,6 +225,27 @@ static void an_origin_is_one_of_two(void **state)
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_NONE);
 }
 
+/* The family took one of the zeros behind the row: whoever has no TPM 1.2 has the rows that he had. */
+static void a_row_of_a_tpm_20_is_as_it_was(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[6];
+    struct ledger_row row = create("web");
+    uint8_t sealed[ROW_SEALED_SIZE];
+    uint8_t *const family = sealed + MANAGER_ROW_SIZE - sizeof zeros;
+    struct writer w = writer_of(sealed, sizeof sealed);
+    assert_ok(row_write_sealed(&row, &w));
+    assert_memory_equal(family, zeros, sizeof zeros);
+    *family = PEER_FAMILY_12;
+    assert_ok(row_parse_sealed(writer_span(&w), &row));
+    assert_int_equal(row.family, PEER_FAMILY_12);
+    for (size_t i = 0; i < sizeof zeros; i++) {
+        family[i] = PEER_FAMILY_12 + 1;
+        assert_err(row_parse_sealed(writer_span(&w), &row), BAD_VALUE);
+        family[i] = 0;
+    }
+}
+
 static void a_label_is_unique_among_the_living(void **state)
 {
     (void)state;
@@ -447,6 +468,7 @@ int main(void)
         MANAGER_TEST(create_draws_an_id_and_says_the_row),
         MANAGER_TEST(a_label_has_an_alphabet),
         MANAGER_TEST(an_origin_is_one_of_two),
+        MANAGER_TEST(a_row_of_a_tpm_20_is_as_it_was),
         MANAGER_TEST(a_label_is_unique_among_the_living),
         MANAGER_TEST(an_answer_waits_for_its_store),
         MANAGER_TEST(what_an_answer_tells_of_a_store_waits_for_it),
