@@ -14,6 +14,7 @@ from harness import Daemon, connect_unix, listens, new_directory, wait_for
 from machine import BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, libvirts_swtpm, snapshots_file
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
+from tpm12_client import Tpm12
 
 CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_SHUTDOWN = 0x02, 0x0E, 0x0C, 0x0D, 0x03
 CMD_LOCK_STORAGE = 0x13
@@ -254,6 +255,24 @@ def of_the_two_that_could_go_on_the_first_one_does():
             require(fails(client), "the source answers as well")
             there.nv_define(INDEX, 8)
         target.close()
+
+
+@test
+def a_tpm_12_is_moved_with_all_it_had():
+    instance = Daemon().create("old", tpm="1.2")
+    client = Tpm12(connect_unix(instance.path))
+    client.startup()
+    before = client.extend(PCR, b"twenty bytes of hash")
+    target = Target(instance)
+    require(target.give(exported(instance)) == 0, "what was exported is not taken")
+    there = Tpm12(connect_unix(target.path))
+    require(there.pcr_read(PCR) == before, "the target is another one")
+    try:
+        code = client.raw(0x15, struct.pack(">I", PCR))[6:10]
+    except OSError:  # nobody answers any more
+        code = struct.pack(">I", TPM_FAIL)
+    require(code == struct.pack(">I", TPM_FAIL), "the source answers as well")
+    target.close()
 
 
 @test

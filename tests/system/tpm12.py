@@ -15,6 +15,7 @@ from tap import Skip, require, run, test
 from tpm12_client import FAILEDSELFTEST, ST_CLEAR, Tpm12, Tpm12Error, command
 
 CMD_GET_CAPABILITY, CMD_STOP, CMD_SET_DATAFD = 0x01, 0x0E, 0x10
+CMD_HASH_START, CMD_HASH_DATA, CMD_HASH_END = 0x06, 0x07, 0x08
 SECRET, SRK, COUNTER = b"the owner's password", b"the storage root key", b"the counter's secret"
 NV_INDEX = 0x1100
 QEMU, SEABIOS = "qemu-system-x86_64", "/usr/share/seabios/bios-256k.bin"
@@ -142,6 +143,29 @@ def its_capabilities_are_a_tpm_20s_without_the_framed_command():
     old, new, theirs = bits
     require(theirs == (0, 0x7FFF), f"swtpm says {theirs}")
     require(old == (0, new[1] & ~0x8000), f"ours are {old}, of a TPM 2.0 {new}")
+
+
+@test
+def a_dynamic_launch_goes_into_pcr_17_and_one_out_of_order_fails_as_with_swtpm():
+    daemon = Daemon()
+    instance, _ = started(daemon)
+    swtpm = Swtpm12()
+    first = swtpm.connect()
+    first.startup()
+    first.close()
+    said = []
+    for path in (instance.path, swtpm.path):
+        client = Tpm12(connect_unix(path))
+        launch = [(CMD_HASH_START, b""), (CMD_HASH_DATA, struct.pack(">I", 4) + b"code"), (CMD_HASH_END, b"")]
+        done = [control(path + ".ctrl", number, body) for number, body in launch]
+        done.append(client.pcr_read(17))
+        refused = control(path + ".ctrl", CMD_HASH_DATA, struct.pack(">I", 4) + b"code")
+        require(refused != bytes(4), "what belongs to no launch is taken")
+        done.append(client.raw(0x15, bytes(4)))
+        require(control(path + ".ctrl", CMD_INIT, bytes(4)) == bytes(4), "the INIT is refused")
+        client.startup()
+        said.append(done)
+    require(said[0] == said[1], f"ours {said[0]}, swtpm {said[1]}")
 
 
 # --- what it keeps -----------------------------------------------------------------------------------------------------

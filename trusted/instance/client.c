@@ -278,6 +278,7 @@ struct err client_perform(struct instance *instance, struct span message, struct
     if (verb->rules & DECIDES) {
         if (instance->incoming.candidate) return incoming_redeem(instance, message, out);
         export_take_back(instance);
+        instance->untouched = false;
         if (verb->verb != K2_RESET) instance->resumed = instance->keeps = false;
     }
     return verb->run(instance, &request, out);

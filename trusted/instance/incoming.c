@@ -5,8 +5,8 @@
  *
  * Guarantees: what comes is authenticated before it is parsed, and libtpms has taken it before RESET is answered; nothing
  * that may change the TPM runs before the manager has recorded that this enclave holds the instance and the other one does
- * not any more, and nothing is answered before the state was committed here. A holder goes back to nothing but what it
- * exported itself and has not left since. Not guaranteed before REDEEMED: that the export is still the newest state.
+ * not any more, and nothing is answered before the state was committed here. A holder goes back to nothing but what was
+ * exported and not left since. Not guaranteed before REDEEMED: that the export is still the newest state.
  */
 #include "trusted/instance/instance.h"
 
@@ -67,15 +67,22 @@ static struct err open_both(struct instance *instance, struct span bundle, struc
     return OK;
 }
 
-/* The newest state there can be, as far as this enclave knows: of the start before its own, or its own and still open. */
+/*
+ * A candidate takes what the start before it exported, as far as it knows. A holder takes what was committed last, if it has not
+ * gone on from there itself: its own export that is still open, or, before it has done anything, the one that an earlier
+ * start of this epoch has left. Each start that answers anything commits, so with the same version none has.
+ */
 static struct err check_age(const struct instance *instance, const struct blob_header *header)
 {
+    const uint64_t start = instance->known.start;
+    ENSURE(header->epoch == instance->known.epoch, STATE_OLD);
     if (instance->incoming.candidate) {
-        ENSURE(header->epoch == instance->known.epoch && header->number + 1 == instance->known.start, STATE_OLD);
+        ENSURE(header->number + 1 == start, STATE_OLD);
         return OK;
     }
-    const bool own = header->epoch == instance->known.epoch && header->number == instance->known.start;
-    ENSURE(own && header->version == instance->newest.version && instance->export.open, STATE_OLD);
+    const bool own = header->number == start && instance->export.open;
+    const bool left = header->number < start && instance->untouched;
+    ENSURE((own || left) && header->version == instance->newest.version, STATE_OLD);
     return OK;
 }
 
@@ -109,6 +116,7 @@ static struct err go_on_from(struct instance *instance, const struct opened *ope
     clock_advance(opened->permanent.header.number);
     TRY(tpm_resume(&instance->tpm, plaintext_of(&opened->permanent), plaintext_of(&opened->volatile_state)));
     incoming->checked = incoming->candidate;
+    instance->untouched = false;
     incoming->epoch = header->epoch;
     incoming->start = header->number;
     incoming->version = header->version;

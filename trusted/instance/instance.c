@@ -219,6 +219,7 @@ static struct err call_load(void *ctx, struct span stored, struct writer *out)
     struct instance *instance = ctx;
     instance->held_back = HELD_READY;
     TRY(load(instance, stored, out));
+    instance->untouched = true;
     wipe(instance->root_key, sizeof instance->root_key);
     return OK;
 }

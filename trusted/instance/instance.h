@@ -97,6 +97,7 @@ struct instance {
     bool ready;        /* READY was said */
     bool failure_mode; /* of the TPM, as the host was told last */
     bool resumed;      /* and neither commanded nor reset since: its machine, too, goes on where it stopped */
+    bool untouched;    /* nothing was asked of it since its start that may change it */
     bool keeps;        /* what a power-off loses, at the orderly end, if nothing comes between */
 
     struct crypto crypto;

@@ -165,17 +165,17 @@ static const struct plain {
     bool has_bytes;
     bool has_number;
 } plain[FRONT_VERB_COUNT] = {
-    [FRONT_COMMAND] = {K2_COMMAND, .located = true, .has_bytes = true},
-    [FRONT_ESTABLISHED] = {K2_ESTABLISHED},
-    [FRONT_RESET_ESTABLISHED] = {K2_RESET_ESTABLISHED, .located = true},
-    [FRONT_HASH_START] = {K2_HASH_START},
-    [FRONT_HASH_DATA] = {K2_HASH_DATA, .has_bytes = true},
-    [FRONT_HASH_END] = {K2_HASH_END},
-    [FRONT_BUFFER_SIZE] = {K2_BUFFER_SIZE, .has_number = true},
-    [FRONT_INFO] = {K2_INFO, .has_number = true},
-    [FRONT_STORE_VOLATILE] = {K2_STORE_VOLATILE},
-    [FRONT_EXPORT] = {K2_EXPORT},
-    [FRONT_LOCK] = {K2_LOCK},
+    [FRONT_COMMAND] = {.verb = K2_COMMAND, .located = true, .has_bytes = true},
+    [FRONT_ESTABLISHED] = {.verb = K2_ESTABLISHED},
+    [FRONT_RESET_ESTABLISHED] = {.verb = K2_RESET_ESTABLISHED, .located = true},
+    [FRONT_HASH_START] = {.verb = K2_HASH_START},
+    [FRONT_HASH_DATA] = {.verb = K2_HASH_DATA, .has_bytes = true},
+    [FRONT_HASH_END] = {.verb = K2_HASH_END},
+    [FRONT_BUFFER_SIZE] = {.verb = K2_BUFFER_SIZE, .has_number = true},
+    [FRONT_INFO] = {.verb = K2_INFO, .has_number = true},
+    [FRONT_STORE_VOLATILE] = {.verb = K2_STORE_VOLATILE},
+    [FRONT_EXPORT] = {.verb = K2_EXPORT},
+    [FRONT_LOCK] = {.verb = K2_LOCK},
 };
 
 static void run_plain(struct tunnel *t, const struct front_request *request)

@@ -320,6 +320,71 @@ static void a_snapshot_that_was_left_is_refused_and_the_tpm_goes_on(void **state
     assert_same(&before, &after);
 }
 
+/* A machine that is saved to a file and ends; its TPM is started anew when it is brought back. */
+static void save_and_start_again(void)
+{
+    export_from(&a, &taken);
+    (void)client_run(&a, K2_POWER_OFF, span_empty());
+    assert_int_equal(client_stop(&a, INSTANCE_STOP_OFF), ERR_NONE);
+    assert_int_equal(a.result.receipt.size, PEER_RECEIPT_SIZE);
+    client_restart(&a);
+    client_serve(&a);
+}
+
+static void what_a_start_left_is_gone_on_from_by_the_next_one(void **state)
+{
+    (void)state;
+    struct answer before, after;
+    read_pcr(&a, &before);
+    save_and_start_again();
+    uint64_t version = a.manager.recorded.version;
+    (void)client_run(&a, K2_POWER_OFF, span_empty()); /* as QEMU does */
+    give(&a, &taken);
+    assert_int_equal(check(&a), ERR_NONE);
+    read_pcr(&a, &after);
+    assert_same(&before, &after);
+    assert_int_equal(a.manager.recorded.version, version + 1);
+    (void)client_run(&a, K2_POWER_OFF, span_empty());
+    give(&a, &taken);
+    assert_int_equal(check(&a), ERR_STATE_OLD); /* once */
+}
+
+static void a_start_that_was_called_off_leaves_it_to_the_next_one(void **state)
+{
+    (void)state;
+    struct answer before, after;
+    read_pcr(&a, &before);
+    save_and_start_again();
+    assert_int_equal(client_stop(&a, INSTANCE_STOP_OFF), ERR_NONE);
+    assert_null(a.result.store.data);
+    client_restart(&a);
+    client_serve(&a);
+    give(&a, &taken);
+    assert_int_equal(check(&a), ERR_NONE);
+    read_pcr(&a, &after);
+    assert_same(&before, &after);
+}
+
+static void a_start_that_went_on_by_itself_does_not_go_back(void **state)
+{
+    (void)state;
+    struct answer ignored;
+    save_and_start_again();
+    (void)client_run(&a, K2_RESET, span_empty());
+    give(&a, &taken);
+    assert_int_equal(check(&a), ERR_STATE_OLD);
+    startup(&a);
+    read_pcr(&a, &ignored);
+    (void)client_run(&a, K2_POWER_OFF, span_empty());
+    assert_int_equal(client_stop(&a, INSTANCE_STOP_OFF), ERR_NONE);
+    client_carry(&a);
+    if (a.manager.commits) client_anchor(&a);
+    client_restart(&a);
+    client_serve(&a); /* of which the version is another one */
+    give(&a, &taken);
+    assert_int_equal(check(&a), ERR_STATE_OLD);
+}
+
 /* --- taking over --- */
 
 static void another_enclave_goes_on_where_this_one_stopped(void **state)
@@ -556,6 +621,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_reset_after_power_off_takes_back, begin, finish),
         cmocka_unit_test_setup_teardown(a_snapshot_that_was_not_left_is_gone_back_to, begin, finish),
         cmocka_unit_test_setup_teardown(a_snapshot_that_was_left_is_refused_and_the_tpm_goes_on, begin, finish),
+        cmocka_unit_test_setup_teardown(what_a_start_left_is_gone_on_from_by_the_next_one, begin, finish),
+        cmocka_unit_test_setup_teardown(a_start_that_was_called_off_leaves_it_to_the_next_one, begin, finish),
+        cmocka_unit_test_setup_teardown(a_start_that_went_on_by_itself_does_not_go_back, begin, finish),
         cmocka_unit_test_setup_teardown(another_enclave_goes_on_where_this_one_stopped, begin, finish),
         cmocka_unit_test_setup_teardown(what_it_took_over_opens_at_its_next_start, begin, finish),
         cmocka_unit_test_setup_teardown(it_resumes_its_session_once_it_holds, begin, finish),
