@@ -66,6 +66,7 @@ FORBIDDEN = [
     ("link/a.h", "trusted/session/b.h"),
     ("untrusted/wire/a.h", "abi/b.h"),
     ("untrusted/store/a.h", "untrusted/daemon/b.h"),
+    ("untrusted/cli/a.h", "untrusted/swtpm/b.h"),
 ]
 ALLOWED = [
     ("trusted/door/a.h", "trusted/runtime/b.h"),
@@ -77,6 +78,7 @@ ALLOWED = [
     ("trusted/session/a.h", "link/b.h"),
     ("untrusted/front/a.h", "link/b.h"),
     ("untrusted/daemon/a.h", "untrusted/store/b.h"),
+    ("untrusted/swtpm/a.h", "untrusted/cli/b.h"),
 ]
 
 

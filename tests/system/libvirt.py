@@ -7,10 +7,10 @@ touched. managedsave and migration want state blobs over the control channel, wh
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
-import time
 
 from harness import BUILD, Daemon, Process, need_root, new_directory, program, wait_for
 from tap import Skip, require, run, test
@@ -21,7 +21,8 @@ QEMU, FIRMWARE = "qemu-system-x86_64", "/usr/share/OVMF/OVMF_CODE_4M.fd"
 BOOT_TIMEOUT = 120.0
 VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 PRIVATE = ["/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt",
-           "/var/log/swtpm"]
+           "/var/log/swtpm", "/var/lib/swtpm-localca"]
+SWTPM_USER = "tss"  # as Debian's libvirt has it; vtpmd's admin socket is this group's
 
 # Debian's libvirt looks its default user up before it reads which one is meant.
 USERS = {"passwd": "libvirt-qemu:x:64055:64055::/nonexistent:/bin/false", "group": "libvirt-qemu:x:64055:"}
@@ -34,8 +35,8 @@ security_driver = "none"
 cgroup_controllers = []
 namespaces = []
 stdio_handler = "file"
-swtpm_user = "root"
-swtpm_group = "root"
+swtpm_user = "tss"
+swtpm_group = "tss"
 """
 
 DOMAIN = """<domain type='qemu'>
@@ -78,8 +79,12 @@ class Libvirt:
                    + "".join(f"(cat /etc/{name}; echo '{line}') >{self.directory}/{name}\n"
                              f"mount --bind {self.directory}/{name} /etc/{name}\n" for name, line in USERS.items())
                    + f"cp {self.directory}/qemu.conf /etc/libvirt/qemu.conf\nmkdir -p /var/lib/libvirt/swtpm\n"
+                   + f"chown {SWTPM_USER} /var/lib/swtpm-localca\n"
                    + f"exec libvirtd --config {self.directory}/libvirtd.conf --pid-file {self.directory}/pid\n")
         os.environ.update(PATH=os.path.join(BUILD, "bin") + ":" + os.environ["PATH"], VTPM_SOCKET=daemon.socket)
+        user = pwd.getpwnam(SWTPM_USER)
+        os.chmod(daemon.directory, 0o711)
+        os.chown(daemon.socket, -1, user.pw_gid)
         self.process = Process("libvirtd", ["unshare", "--mount", "--propagation", "private", "sh",
                                             os.path.join(self.directory, "begin")], self.directory)
         self.process.wait_until(lambda: os.path.exists(os.path.join(self.directory, "libvirt-sock")), "its socket exists")

@@ -3,14 +3,16 @@
 behind them.
 """
 
+import json
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import time
 
-from harness import Daemon, Process, connect_unix, give_to_user, new_directory, program, wait_for
+from harness import Daemon, Process, connect_unix, free_port, give_to_user, need_root, new_directory, program, wait_for
 from tap import Skip, require, run, test
 from tpm import Tpm
 
@@ -311,6 +313,88 @@ def whoever_holds_a_tpm_takes_no_place_of_the_daemons():
         require(command.stop() == 0, command.log())
 
 
+# --- who may, and what vtpmd believes ----------------------------------------------------------------------------------
+
+def as_user(name):
+    entry = pwd.getpwnam(name)
+
+    def become():
+        os.setgroups([])
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    return become
+
+
+@test
+def a_user_of_the_admin_group_needs_to_be_nothing_else():
+    need_root()
+    group = pwd.getpwnam("nobody").pw_gid
+    state = new_state()
+    give_to_user(state)
+    before = os.stat(daemon().socket)
+    os.chown(daemon().socket, -1, group)
+    try:
+        command = Command(state, "--flags", "not-need-init", before_exec=as_user("nobody"))
+        client = command.connect()
+        client.startup()
+        client.close()
+        require(os.stat(command.path).st_uid == pwd.getpwnam("nobody").pw_uid, "whose socket is it?")
+        require(command.stop() == 0, command.log())
+    finally:
+        os.chown(daemon().socket, -1, before.st_gid)
+    said = execute([program("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl",
+                    f"type=unixio,path={state}.ctrl"], preexec_fn=as_user("nobody"))
+    require(said.returncode == 1 and "no permission" in said.stderr, f"{said}")
+
+
+@test
+def run_as_another_user_it_still_ends_in_order():
+    need_root()
+    state = new_state()
+    give_to_user(state)
+    command = Command(state, "--runas", "nobody", "--flags", "not-need-init")
+    with open(f"/proc/{command.pid}/status", encoding="ascii") as file:
+        require(f"Uid:\t{pwd.getpwnam('nobody').pw_uid}\t" in file.read(), "it runs as another user")
+    require(command.stop() == 0 and not os.path.exists(command.path), command.log())
+
+
+class Handing:
+    """The admin API with descriptors."""
+
+    def __init__(self):
+        self.admin = daemon().admin()
+
+    def ask(self, verb, descriptors, **arguments):
+        line = json.dumps({"execute": verb, "arguments": arguments}).encode() + b"\n"
+        socket.send_fds(self.admin.stream, [line], descriptors)
+        return self.admin.read()
+
+
+@test
+def what_is_handed_over_is_checked_and_never_kept():
+    label = daemon().call("create", label="handed", start=False)["label"]
+    handing = Handing()
+    ours, theirs = socket.socketpair()
+    descriptors = f"/proc/{daemon().process.pid}/fd"
+    handing.ask("version", [theirs.fileno()])
+    before = len(os.listdir(descriptors))
+    for swtpm, count in (({"sockets": ["data"]}, 0), ({"sockets": ["data", "control"]}, 1), ({"sockets": ["nonsense"]}, 1),
+                         ({"sockets": ["data"] * 5}, 5), ({"sockets": "data"}, 1), ({"off": 1, "sockets": ["data"]}, 1),
+                         ({"startup": "deactivated", "sockets": ["data"]}, 1)):
+        answer = handing.ask("start", [theirs.fileno()] * count, instance=label, swtpm=swtpm)
+        require(answer.get("error", {}).get("class") == "BAD_VALUE", f"{swtpm}: {answer}")
+    answer = handing.ask("hold", [theirs.fileno()], instance=label, swtpm={"sockets": ["data"]})
+    require(answer.get("error", {}).get("class") == "STATE_LOCKED", f"{answer}")
+    for _ in range(20):
+        handing.ask("version", [theirs.fileno()] * 4)
+    require(handing.ask("await", [], instance=label)["return"]["held"] is False, "await waited")
+    require(len(os.listdir(descriptors)) == before, "descriptors were kept")
+    require(daemon().call("show", instance=label)["state"] == "provisioned", "it was started")
+    ours.close()
+    theirs.close()
+    handing.admin.close()
+
+
 # --- what lies in the directory ----------------------------------------------------------------------------------------
 
 @test
@@ -397,7 +481,6 @@ def tpm2_tools_work_over_it():
 
 @test
 def tcp_ports_and_disconnect_serve_tpm2_tools():
-    from harness import free_port
     port = free_port()
     command = Command(new_state(), "--flags", "not-need-init",
                       sockets=["--server", f"port={port},disconnect", "--ctrl", f"type=tcp,port={port + 1}"])

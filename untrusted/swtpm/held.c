@@ -12,6 +12,7 @@
 
 #define DEFAULT_SOCKET   "/run/vtpm/admin.sock"
 #define SHORT_SECONDS    10u
+#define START_SECONDS    60u /* of a vtpmd that this connection starts (systemd.socket(5)) */
 #define LONG_SECONDS     120u
 #define RETURN_SECONDS   30 /* for a vtpmd to come back; it waits as long for this process */
 #define RETURN_USEC      100000
@@ -34,7 +35,7 @@ const char *held_socket(void)
 struct err held_open(struct held *held, struct explanation *why)
 {
     *held = (struct held){.socket = held_socket(), .ctl = {.fd = -1}};
-    return ctl_open(held->socket, SHORT_SECONDS, &held->ctl, why);
+    return ctl_open(held->socket, START_SECONDS, &held->ctl, why);
 }
 
 void held_close(struct held *held)

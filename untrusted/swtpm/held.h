@@ -38,8 +38,8 @@ struct err held_start(struct held *held, const struct swtpm_options *options, st
                       struct explanation *why);
 
 /*
- * Waits until it has ended, its newest state is no more version, or watch asks (ctl_nudge). out_runs: it has not ended;
- * out_state: how it is, or why it is not, for a person; the caller's to decref.
+ * Waits until it has ended, its newest state is not of that version any more, or watch asks (ctl_nudge). out_runs: it has
+ * not ended; out_instance: how it is, the caller's to decref.
  */
 struct err held_await(struct held *held, json_int_t version, const struct ctl_watch *watch, bool *out_runs,
                       json_t **out_instance, struct explanation *why);

@@ -151,7 +151,6 @@ enum row_kind {
     ROW_CHANNEL,
     ROW_KEY,
     ROW_PORT,
-    ROW_REFUSED,
 };
 
 static const struct row {
@@ -187,10 +186,10 @@ static const struct row {
     {"locality", 0, EVERYWHERE, ROW_SUBS, 0, locality_subs, NULL},
     {"seccomp", 0, EVERYWHERE, ROW_SUBS, 0, seccomp_subs, NULL},
     {"migration", 0, EVERYWHERE, ROW_SUBS, 0, migration_subs, NULL},
-    {"profile", 0, EVERYWHERE, ROW_REFUSED, 0, NULL,
+    {"profile", 0, EVERYWHERE, ROW_TEXT, 0, NULL,
      "the TPM's algorithms are those that its enclave was built with; leave it out"},
-    {"print-info", 0, EVERYWHERE, ROW_REFUSED, 0, NULL, "ask the TPM itself: tpm2_getcap"},
-    {"pcap", 0, EVERYWHERE, ROW_REFUSED, 0, NULL,
+    {"print-info", 0, EVERYWHERE, ROW_TEXT, 0, NULL, "ask the TPM itself: tpm2_getcap"},
+    {"pcap", 0, EVERYWHERE, ROW_TEXT, 0, NULL,
      "what a TPM is asked is written nowhere; trace it where it is asked (TSS2_LOG, tcti-pcap)"},
     /* It has no value, and no profiles are no mistake of the command line's: it is refused as the others are. */
     {"print-profiles", 0, EVERYWHERE, ROW_FLAG, 0, NULL,
@@ -203,16 +202,51 @@ static struct swtpm_channel channel_of(void)
     return (struct swtpm_channel){.fd = -1, .client_fd = -1, .mode = CHANNEL_MODE};
 }
 
-static struct err take_port(char *value, struct swtpm_options *options, struct explanation *why)
+/* What each kind of row does with its value. */
+typedef struct err take_value(const struct row *row, char *value, struct swtpm_options *options,
+                              struct explanation *why);
+
+static void *field_of(const struct row *row, struct swtpm_options *options)
 {
-    static const struct sub port[] = {{"port", SUB_PORT, CHANNEL(port), NULL}, {0}};
-    char text[32] = "port=";
-    if (strlen(value) >= sizeof text - strlen(text)) return explain(why, FAIL(USAGE), "--port wants 1 to 65535");
-    strcat(text, value);
-    options->data = channel_of();
-    TRY(suboptions_parse("port", text, port, &options->data, why));
-    options->data.given = options->data.disconnect = true;
+    return (char *)options + row->offset;
+}
+
+static struct err take_flag(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
+{
+    (void)value, (void)why;
+    *(bool *)field_of(row, options) = true;
     return OK;
+}
+
+static struct err take_text(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
+{
+    (void)why;
+    *(const char **)field_of(row, options) = value;
+    return OK;
+}
+
+static struct err take_fd(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
+{
+    char *end = NULL;
+    const long fd = strtol(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || fd < FIRST_FREE_FD || fd > 65535)
+        return explain(why, FAIL(USAGE), "--%s wants a file descriptor above 2", row->name);
+    *(int *)field_of(row, options) = (int)fd;
+    return OK;
+}
+
+static struct err take_subs(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
+{
+    return suboptions_parse(row->name, value, row->subs, options, why);
+}
+
+static struct err take_channel(const struct row *row, char *value, struct swtpm_options *options,
+                               struct explanation *why)
+{
+    struct swtpm_channel *channel = field_of(row, options);
+    *channel = channel_of();
+    channel->given = true;
+    return suboptions_parse(row->name, value, row->subs, channel, why);
 }
 
 static struct err take_key(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
@@ -226,51 +260,28 @@ static struct err take_key(const struct row *row, char *value, struct swtpm_opti
     return OK;
 }
 
-static struct err take_channel(const struct row *row, char *value, struct swtpm_channel *channel,
-                               struct explanation *why)
+static struct err take_port(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
 {
-    *channel = channel_of();
-    channel->given = true;
-    return suboptions_parse(row->name, value, row->subs, channel, why);
-}
-
-static struct err take_fd(const struct row *row, const char *value, int *out_fd, struct explanation *why)
-{
-    char *end = NULL;
-    const long fd = strtol(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || fd < FIRST_FREE_FD || fd > 65535)
-        return explain(why, FAIL(USAGE), "--%s wants a file descriptor above 2", row->name);
-    *out_fd = (int)fd;
+    static const struct sub port[] = {{"port", SUB_PORT, CHANNEL(port), NULL}, {0}};
+    char text[32] = "port=";
+    if (strlen(value) >= sizeof text - strlen(text)) return explain(why, FAIL(USAGE), "--port wants 1 to 65535");
+    strcat(text, value);
+    options->data = channel_of();
+    TRY(suboptions_parse(row->name, text, port, &options->data, why));
+    options->data.given = options->data.disconnect = true;
     return OK;
 }
 
 static struct err take_row(const struct row *row, char *value, struct swtpm_options *options, struct explanation *why)
 {
-    char *field = (char *)options + row->offset;
+    static take_value *const takes[] = {
+        [ROW_FLAG] = take_flag,       [ROW_TEXT] = take_text, [ROW_FD] = take_fd,     [ROW_SUBS] = take_subs,
+        [ROW_CHANNEL] = take_channel, [ROW_KEY] = take_key,   [ROW_PORT] = take_port,
+    };
     if (!(row->interfaces & (1u << options->interface)))
         return explain(why, FAIL(USAGE), "--%s is no option of this interface", row->name);
     if (row->why) return explain(why, FAIL(USAGE), "--%s: %s", row->name, row->why);
-    switch (row->kind) {
-    case ROW_FLAG:
-        *(bool *)field = true;
-        return OK;
-    case ROW_TEXT:
-        *(const char **)field = value;
-        return OK;
-    case ROW_FD:
-        return take_fd(row, value, (int *)field, why);
-    case ROW_SUBS:
-        return suboptions_parse(row->name, value, row->subs, options, why);
-    case ROW_CHANNEL:
-        return take_channel(row, value, (struct swtpm_channel *)field, why);
-    case ROW_KEY:
-        return take_key(row, value, options, why);
-    case ROW_PORT:
-        return take_port(value, options, why);
-    case ROW_REFUSED:
-        break;
-    }
-    return FAIL(USAGE);
+    return takes[row->kind](row, value, options, why);
 }
 
 /* --- what has to hang together --- */
