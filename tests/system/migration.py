@@ -122,6 +122,17 @@ def a_guest_that_is_moved_between_two_processes_loses_no_extension():
 
 
 @test
+def where_it_listens_now_is_known_to_a_vtpmd_that_begins_anew():
+    instance, machine = moved_between_ours()
+    listens_at = instance.show()["listen"]
+    require("tpm-2.sock" in listens_at[0], f"it listens at {listens_at}")
+    instance.daemon.restart()
+    instance.wait_serving()
+    require(instance.show()["listen"] == listens_at, f"it listens at {instance.show()['listen']} and not {listens_at}")
+    machine.wait_extended()
+
+
+@test
 def a_migration_that_fails_leaves_the_machine_and_its_tpm_going():
     instance, machine = moved_between_ours()
     path = incoming(instance)

@@ -18,9 +18,21 @@ char *settings_text(const struct instance *instance)
     if (instance->listen) (void)json_object_set(settings, "listen", instance->listen);
     if (instance->handed) (void)json_object_set_new(settings, "handed", json_true());
     if (instance->lost[0]) (void)json_object_set_new(settings, "lost", json_string(instance->lost));
+    if (instance->listens_now) /* of this start and no other */
+        (void)json_object_set_new(
+            settings, "now",
+            json_pack("{s:I, s:O}", "start", (json_int_t)instance->row.start, "listen", instance->listens_now));
     char *text = settings ? json_dumps(settings, JSON_COMPACT) : NULL;
     json_decref(settings);
     return text;
+}
+
+static void apply_now(struct instance *instance, const json_t *now)
+{
+    const json_int_t start = json_integer_value(json_object_get(now, "start"));
+    json_t *listen = json_object_get(now, "listen");
+    const bool holds = instance->row.state == MANAGER_HELD && start == (json_int_t)instance->row.start;
+    if (holds && json_is_array(listen)) instance->listens_now = json_incref(listen);
 }
 
 void settings_apply(struct instance *instance, const char *text)
@@ -36,6 +48,7 @@ void settings_apply(struct instance *instance, const char *text)
                            ? json_is_true(wanted)
                            : instance->row.state == MANAGER_ALLOWED || instance->row.state == MANAGER_HELD;
     if (json_is_true(json_object_get(settings, "handed"))) handed_await(instance);
+    apply_now(instance, json_object_get(settings, "now"));
     if (lost && strlen(lost) < sizeof instance->lost) memcpy(instance->lost, lost, strlen(lost) + 1);
     if (text && (!settings || (listen && !usable)))
         log_line(LOG_LEVEL_WARNING, "%s: its settings are damaged; it has the default ones", instance->row.label);

@@ -252,11 +252,13 @@ void lifecycle_taken_over(struct instance *instance)
     lifecycle_set_timer(i, 0, NULL);
     lifecycle_set_reason(i, NULL);
     i->row.state = MANAGER_HELD;
+    i->row.start++; /* as the manager has recorded; the rest of the row follows */
     i->phase = PHASE_SERVING;
     i->serving_since = lifecycle_now_usec();
     i->health = HEALTH_SERVING;
     i->fenced = i->rebuilding = false;
-    if (!i->wanted) settings_want(i, true);
+    i->wanted = true;
+    settings_save(i, NULL); /* where it listens, too */
     log_line(LOG_LEVEL_NOTICE, "%s: process %d has taken over; the one before it is fenced", i->row.label,
              (int)i->identity.pid);
     lifecycle_event(i, "taken-over", json_pack("{s:i}", "pid", (int)i->identity.pid));
