@@ -66,10 +66,10 @@ enum peer_kind {
 enum peer_word {
     /*
      * manager: u8[16] id, u64 epoch, u64 start, u8 mode (enum peer_mode), u8 link kind (link/link.h), u8 what heals
-     * lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8[4] 0, u8[32] root key, u8[32] resumption key, u8[32] MRENCLAVE of the manager
-     * under which the state to be opened was sealed, u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of
-     * the sealed volatile state (RESUME; else zeros), u8[PEER_FLOORS_SIZE] floors (REVERTED; else zeros), u8[32] share of
-     * the front-end, u8[32] enrolled front-end key or zeros
+     * lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8[4] 0, u8[32] root key, u8[32] resumption key,
+     * u8[32] MRENCLAVE of the manager under which the state to be opened was sealed, u64 version, u8[32] SHA-256 of the
+     * sealed state, u8[32] SHA-256 of the sealed volatile state (RESUME; else zeros), u8[PEER_FLOORS_SIZE] floors
+     * (REVERTED; else zeros), u8[32] share of the front-end, u8[32] enrolled front-end key or zeros
      */
     PEER_PROVISION = 1,
     /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT, INCOMING) its state may come. */

@@ -1,6 +1,6 @@
 /*
- * The master secret of a trust domain, and what is known of its anchor and of its recovery keys, sealed for this very enclave image: the root is
- * EGETKEY's, KEYPOLICY MRENCLAVE.
+ * The master secret of a trust domain, and what is known of its anchor and of its recovery keys, sealed for this very
+ * enclave image: the root is EGETKEY's, KEYPOLICY MRENCLAVE.
  *
  * Guarantees: every field of a foreign KEYREQUEST is compared with what this code asks for before the processor sees
  * it, so a blob cannot make it derive another kind of key; the whole KEYREQUEST is authenticated.

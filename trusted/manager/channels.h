@@ -4,9 +4,10 @@
  *   CHALLENGED ──PROOF──► ADMITTING ──stored──► OPEN          REATTACHED ──RESUME──► ACCEPTED ──CONFIRM──► OPEN
  *   CHALLENGED ──PROOF, incoming──► CANDIDATE ──REDEEM, stored──► OPEN
  *
- * Guarantees: an enclave gets keys only after its start is durable in the ledger (a candidate the one that opens exports);
- * only the recorded holder's session is heard, and a candidate's about nothing but becoming it; a message that is not allowed there ends the channel, and the host is told why. What waits for a store is at
- * most one of each kind per channel.
+ * Guarantees: an enclave gets keys only after its start is durable in the ledger (a candidate the one that opens
+ * exports); only the recorded holder's session is heard, and a candidate's about nothing but becoming it; a message
+ * that is not allowed there ends the channel, and the host is told why. What waits for a store is at most one of each
+ * kind per channel.
  */
 #pragma once
 
@@ -24,7 +25,10 @@ struct channels {
     uint32_t count;
 };
 
-/* The row allows a start, or (incoming) that another enclave takes over, and an enclave is there. ERR_BAD_VALUE: the channel is in use; ERR_NO_MEMORY: too many. */
+/*
+ * The row allows a start, or (incoming) that another enclave takes over, and an enclave is there. ERR_BAD_VALUE: the
+ * channel is in use; ERR_NO_MEMORY: too many.
+ */
 struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
                           const uint8_t front_share[X25519_SIZE], bool incoming, struct writer *out);
 /* A holder is back; its RESUME follows. The same errors. */

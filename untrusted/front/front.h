@@ -2,12 +2,12 @@
  * The front: sockets, connections and whose turn it is. What is behind it, the TPM, is one function that it calls.
  *
  * Guarantees: at most one request is with the owner at any time, the others wait in the order in which they came, at
- * most one for each connection; commands and responses lie in the memory that the owner gave and are wiped once used;
- * a client that stops in the middle of a message, or does not take its response, is closed after FRONT_STALL_USEC, and
- * earlier when its place or its buffer is wanted, the one that stalled longest first; while a machine has the TPM (it passed
- * a data descriptor over its control connection, and both last), no other client of that address switches it off or on; a
- * client that vanishes leaves nothing behind, and the response to it goes nowhere. It does not guarantee who the client is: that is the socket's
- * owner and mode.
+ * most one for each connection; commands and responses lie in the memory that the owner gave and are wiped once used; a
+ * client that stops in the middle of a message, or does not take its response, is closed after FRONT_STALL_USEC, and
+ * earlier when its place or its buffer is wanted, the one that stalled longest first; while a machine has the TPM (it
+ * passed a data descriptor over its control connection, and both last), no other client of that address switches it off
+ * or on; a client that vanishes leaves nothing behind, and the response to it goes nowhere. It does not guarantee who
+ * the client is: that is the socket's owner and mode.
  */
 #pragma once
 
@@ -27,8 +27,10 @@ struct front;
 struct front_request {
     enum front_verb verb; /* never FRONT_NOTHING */
     uint8_t locality;     /* FRONT_COMMAND, FRONT_RESET_ESTABLISHED: 0 to 4; else 0 */
-    /* FRONT_COMMAND: 10 to 4096 bytes; FRONT_HASH_DATA: 1 to PART_MAX; both valid until perform returns. FRONT_RESET: an
-     * export to go on from, or nothing; valid until front_done. */
+    /*
+     * FRONT_COMMAND: 10 to 4096 bytes; FRONT_HASH_DATA: 1 to PART_MAX; both valid until perform returns. FRONT_RESET:
+     * an export to go on from, or nothing; valid until front_done.
+     */
     struct span command;
     uint64_t number; /* FRONT_BUFFER_SIZE: wanted, 0: none; FRONT_INFO: flags */
 };
@@ -71,10 +73,11 @@ struct err front_connected(struct front *front, const struct protocol *protocol,
 
 /*
  * The outcome of the request that perform was given. response is the TPM's to a FRONT_COMMAND, 10 to 4096 bytes, valid
- * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For FRONT_ESTABLISHED it is
- * one byte; for FRONT_BUFFER_SIZE u32 size, smallest and largest, for FRONT_INFO a text with its NUL, for FRONT_EXPORT u32
- * size of the permanent part and then both parts, integers little-endian; for the other verbs empty. A command that is refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told
- * TPM_RC_RETRY (Part 2, 6.6: the TPM was not able to start the command).
+ * until front_done returns; when result is an error, the client is told TPM_RC_FAILURE. For FRONT_ESTABLISHED it is one
+ * byte; for FRONT_BUFFER_SIZE u32 size, smallest and largest, for FRONT_INFO a text with its NUL, for FRONT_EXPORT u32
+ * size of the permanent part and then both parts, integers little-endian; for the other verbs empty. A command that is
+ * refused with ERR_LEASE is asked for again, for FRONT_LEASE_USEC; then the client is told TPM_RC_RETRY (Part 2, 6.6:
+ * the TPM was not able to start the command).
  */
 void front_done(struct front *front, struct err result, struct span response);
 

@@ -9,7 +9,8 @@
  * once used; nothing is sent before the enclave at the other end has proved that it is the one that was named; after a
  * link was lost every command is answered TPM_RC_FAILURE until the client itself resets the TPM, so that no machine
  * sees its PCRs become zero by our doing. It does not guarantee who names the enclave: that is tunnel_bind's caller.
- * What libcrypto keeps of the keys lies in the secret heap (untrusted/host/secret_heap.h), which the program has opened.
+ * What libcrypto keeps of the keys lies in the secret heap (untrusted/host/secret_heap.h), which the program has
+ * opened.
  */
 #pragma once
 
@@ -84,8 +85,8 @@ void tunnel_attach(struct tunnel *tunnel, struct front *front);
 
 /*
  * The other end is named: opens the link to it and sends FINISH. ERR_LINK_ORDER unless UNBOUND,
- * ERR_STATE_OTHER_INSTANCE, ERR_FRONT_ENROLLED (the instance has an enrolled key and this front-end none, or the reverse), ERR_AUTHENTICATION,
- * ERR_CRYPTO; nothing has changed then.
+ * ERR_STATE_OTHER_INSTANCE, ERR_FRONT_ENROLLED (the instance has an enrolled key and this front-end none, or the
+ * reverse), ERR_AUTHENTICATION, ERR_CRYPTO; nothing has changed then.
  */
 struct err tunnel_bind(struct tunnel *tunnel, const struct link_told *told);
 

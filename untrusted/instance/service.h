@@ -10,10 +10,11 @@
  * and goes to vtpmd with every message that may be its COMMIT; when an answer is not there after the commit timeout,
  * this and every following request fails and the enclave is not entered again; a connection to vtpmd that is lost once
  * LINK was received disturbs nobody who does not have to wait for vtpmd, one that is lost before is the end of this
- * enclave. An end that was asked for lets what is under way finish, shuts the TPM down in order, or suspends it if vtpmd
- * says so, and says the receipt until it is recorded. A suspend that is refused, by the enclave or because there is nothing to go on from,
- * changes nothing: vtpmd is told, and the service goes on. One that is incoming holds nothing before its first commit: it ends
- * without a receipt then, and when its connection does. All that passes through is sealed or a record of a session that this code is no end of.
+ * enclave. An end that was asked for lets what is under way finish, shuts the TPM down in order, or suspends it if
+ * vtpmd says so, and says the receipt until it is recorded. A suspend that is refused, by the enclave or because there
+ * is nothing to go on from, changes nothing: vtpmd is told, and the service goes on. One that is incoming holds nothing
+ * before its first commit: it ends without a receipt then, and when its connection does. All that passes through is
+ * sealed or a record of a session that this code is no end of.
  */
 #pragma once
 
@@ -86,7 +87,10 @@ void service_relink(struct service *service);
 /* The front-end has gone for good, and its link with it: the TPM is switched off in order, then a new enclave waits. */
 void service_front_gone(struct service *service);
 
-/* Ends the service in order, the TPM is off; the loop then ends with SERVICE_ENDED or SERVICE_FAILED. May be called again. */
+/*
+ * Ends the service in order, the TPM is off; the loop then ends with SERVICE_ENDED or SERVICE_FAILED. May be called
+ * again.
+ */
 void service_stop(struct service *service);
 
 void service_close(struct service **service);
