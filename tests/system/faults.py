@@ -221,8 +221,8 @@ class Machine:
         state, wanted = shown["state"], shown["wanted"]
         require(wanted in self.may["runs"], f"{self.label}: runs {self.may['runs']}, and the list says {shown}")
         require(state != "running" or alive(shown["pid"]), f"the list names a process that is dead: {shown}")
-        if self.may["runs"] == {True}:
-            require(state in ("running", "starting", "failed"), f"{self.label} should run, and the list says {shown}")
+        if self.may["runs"] == {True}:  # what is being started anew is stopped for a moment; check_contents waits for it
+            require(state in ("running", "starting", "failed", "stopped"), f"{self.label} should run, and the list says {shown}")
             return
         if self.may["runs"] == {False}:
             require(state in ("provisioned", "stopped"), f"{self.label} should not run, and the list says {shown}")

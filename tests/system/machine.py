@@ -126,7 +126,10 @@ class Machine:
         with open(os.path.join(directory, "qemu.log"), "wb") as log:
             self.popen = subprocess.Popen([*line, *arguments], cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         atexit.register(self.kill)
-        self.qmp = Qmp(self._socket(monitor))
+        try:
+            self.qmp = Qmp(self._socket(monitor))
+        except (OSError, ValueError) as failure:
+            raise AssertionError(f"QEMU does not greet: {failure}; ended with {self.popen.poll()}: {self.log()}") from failure
         self.guest = Guest(self, connect_unix(self._socket(shell), BOOT_TIMEOUT)) if command_line is not None else None
 
     def _socket(self, path):
