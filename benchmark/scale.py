@@ -11,19 +11,15 @@ import os
 import sys
 import time
 
-os.environ["BUILD_DIR"] = sys.argv[1]
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "system"))
 sys.dont_write_bytecode = True
+
+from support import median, timed  # noqa: E402
 
 from harness import Daemon  # noqa: E402
 from tpm import digest  # noqa: E402
 
 SAMPLES, MEMORY_SAMPLES = 300, 20
 NV_INDEX = 0x01800020
-
-
-def median(values):
-    return sorted(values)[len(values) // 2]
 
 
 def memory_of(pids):
@@ -42,12 +38,6 @@ def memory_of(pids):
 
 def row(name, count, unit, value):
     print(f"{name}, {count} instances\t{unit}\t{value}\t-\t-", flush=True)
-
-
-def timed(action):
-    begin = time.perf_counter()
-    action()
-    return time.perf_counter() - begin
 
 
 def create(daemon, number, instances):

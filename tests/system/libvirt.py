@@ -61,9 +61,9 @@ DOMAIN = """<domain type='qemu'>
 
 
 class Libvirt:
-    """libvirtd of this test, and virsh over its socket."""
+    """libvirtd of this test, and virsh over its socket. It finds swtpm's commands where it is told, or else these."""
 
-    def __init__(self, daemon):
+    def __init__(self, daemon, commands=os.path.join(BUILD, "bin")):
         need_root()
         for needed in ("libvirtd", "virsh", QEMU, "swtpm_localca"):
             if not shutil.which(needed):
@@ -81,7 +81,7 @@ class Libvirt:
                    + f"cp {self.directory}/qemu.conf /etc/libvirt/qemu.conf\nmkdir -p /var/lib/libvirt/swtpm\n"
                    + f"chown {SWTPM_USER} /var/lib/swtpm-localca\n"
                    + f"exec libvirtd --config {self.directory}/libvirtd.conf --pid-file {self.directory}/pid\n")
-        os.environ.update(PATH=os.path.join(BUILD, "bin") + ":" + os.environ["PATH"], VTPM_SOCKET=daemon.socket)
+        os.environ.update(PATH=commands + ":" + os.environ["PATH"], VTPM_SOCKET=daemon.socket)
         user = pwd.getpwnam(SWTPM_USER)
         os.chmod(daemon.directory, 0o711)
         os.chown(daemon.socket, -1, user.pw_gid)
