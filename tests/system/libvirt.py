@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 
-from harness import BUILD, Daemon, Process, connect_unix, need_root, new_directory, wait_for
+from harness import BUILD, Daemon, Process, connect_unix, ctl, need_root, new_directory, wait_for
 from machine import COMMAND_LINE, SMALL_FIRMWARE, Guest, extensions_in, initramfs, kernel, require_extensions, tools
 from tap import Skip, require, run, test
 
@@ -58,7 +58,7 @@ DOMAIN = """<domain type='qemu'>
     <emulator>{qemu}</emulator>
     <serial type='file'><source path='{directory}/serial' append='on'/></serial>
     {devices}
-    <tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
+    <tpm model='{model}'><backend type='emulator' version='{version}'/></tpm>
     <memballoon model='none'/>
   </devices>
 </domain>
@@ -100,13 +100,13 @@ class Libvirt:
                                             os.path.join(self.directory, "begin")], self.directory)
         self.process.wait_until(lambda: os.path.exists(os.path.join(self.directory, "libvirt-sock")), "its socket exists")
 
-    def define(self, with_guest=False):
+    def define(self, with_guest=False, model="tpm-crb", version="2.0"):
         boot = devices = ""
         if with_guest:
             boot = GUEST_BOOT.format(kernel=kernel(), initrd=initramfs(), line=COMMAND_LINE)
             devices = GUEST_DEVICES.format(directory=self.directory, tools=tools())
-        xml = DOMAIN.format(name=NAME, uuid=UUID, directory=self.directory, qemu=shutil.which(QEMU), boot=boot,
-                            firmware=SMALL_FIRMWARE if with_guest else FIRMWARE, devices=devices,
+        xml = DOMAIN.format(name=NAME, uuid=UUID, directory=self.directory, qemu=shutil.which(QEMU), boot=boot, model=model,
+                            version=version, firmware=SMALL_FIRMWARE if with_guest else FIRMWARE, devices=devices,
                             variables=SMALL_VARIABLES if with_guest else VARIABLES)
         self.virsh("define", self.write("domain.xml", xml))
 
@@ -264,9 +264,34 @@ def is_saved_and_goes_on(daemon, libvirt):
     require("older than the newest one" in daemon.log(), f"the log does not say why: {said} {daemon.log()[-1500:]}")
     stopped(daemon, "after a restore that was refused the TPM goes on")
     libvirt.virsh("start", NAME)
+    libvirt.virsh("save", NAME, f"{libvirt.directory}/saved")
+    libvirt.virsh("restore", f"{libvirt.directory}/saved")
+    libvirt.require_running()
     libvirt.virsh("destroy", NAME)
     stopped(daemon, "after the last destroy the TPM goes on")
     libvirt.virsh("undefine", "--nvram", NAME)
+
+
+@test
+def a_machine_of_libvirts_may_have_a_tpm_12():
+    with_libvirt(has_a_tpm_12)
+
+
+def has_a_tpm_12(daemon, libvirt):
+    libvirt.define(model="tpm-tis", version="1.2")
+    libvirt.virsh("start", NAME)
+    shown = the_instance(daemon)
+    require((shown["label"], shown["state"], shown["tpm"]) == (UUID, "running", "1.2"), f"{shown}")
+    require("Successfully locked NVRAM access." in libvirt.swtpm_log(), libvirt.swtpm_log())
+    libvirt.virsh("managedsave", NAME)
+    stopped(daemon, "after managedsave the TPM goes on")
+    libvirt.virsh("start", NAME)
+    libvirt.require_running()
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after destroy the TPM goes on")
+    require(ctl(daemon, "list").count(libvirt.virsh("domuuid", NAME).strip()) == 1, ctl(daemon, "list"))
+    libvirt.virsh("undefine", "--nvram", NAME)
+    ctl(daemon, "delete", UUID)
 
 
 if __name__ == "__main__":
