@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """A libvirt that was told nothing but where to find swtpm: its daemon, with this project's three commands first in its
-PATH, defines, starts, resets, destroys and starts a machine with <tpm>, and the machine has one TPM all the time.
+PATH, defines, starts, resets, destroys, saves and restores a machine with <tpm>, and the machine has one TPM all the time.
 
 libvirtd is started by the test, in a mount namespace of its own, so that no service and no directory of the host's is
-touched. managedsave and migration want state blobs over the control channel, which are not there yet.
+touched. Live migration needs a second libvirtd on another host: swtpm_command.py does by hand what the two would do.
 """
 
 import os
@@ -12,7 +12,8 @@ import shutil
 import signal
 import subprocess
 
-from harness import BUILD, Daemon, Process, need_root, new_directory, program, wait_for
+from harness import BUILD, Daemon, Process, connect_unix, ctl, need_root, new_directory, wait_for
+from machine import COMMAND_LINE, SMALL_FIRMWARE, Guest, extensions_in, initramfs, kernel, require_extensions, tools
 from tap import Skip, require, run, test
 
 UUID = "5d0c1a52-2f0f-4a53-9a63-6f0f6f1c7e21"
@@ -20,6 +21,8 @@ NAME = "vtpm-libvirt-test"
 QEMU, FIRMWARE = "qemu-system-x86_64", "/usr/share/OVMF/OVMF_CODE_4M.fd"
 BOOT_TIMEOUT = 120.0
 VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+SMALL_VARIABLES = "/usr/share/OVMF/OVMF_VARS.fd"
+SAVED = f"/var/lib/libvirt/qemu/save/{NAME}.save"
 PRIVATE = ["/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/etc/libvirt",
            "/var/log/swtpm", "/var/lib/swtpm-localca"]
 SWTPM_USER = "tss"  # as Debian's libvirt has it; vtpmd's admin socket is this group's
@@ -47,17 +50,25 @@ DOMAIN = """<domain type='qemu'>
     <type arch='x86_64' machine='q35'>hvm</type>
     <loader readonly='yes' type='pflash'>{firmware}</loader>
     <nvram template='{variables}'>{directory}/nvram.fd</nvram>
+    {boot}
   </os>
   <features><acpi/></features>
   <on_reboot>restart</on_reboot>
   <devices>
     <emulator>{qemu}</emulator>
     <serial type='file'><source path='{directory}/serial' append='on'/></serial>
-    <tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
+    {devices}
+    <tpm model='{model}'><backend type='emulator' version='{version}'/></tpm>
     <memballoon model='none'/>
   </devices>
 </domain>
 """
+
+GUEST_BOOT = "<kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{line}</cmdline>"
+GUEST_DEVICES = """<serial type='unix'><source mode='bind' path='{directory}/shell'/></serial>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{tools}'/><target dev='vda' bus='virtio'/><readonly/>
+    </disk>"""
 
 
 class Libvirt:
@@ -88,9 +99,16 @@ class Libvirt:
         self.process = Process("libvirtd", ["unshare", "--mount", "--propagation", "private", "sh",
                                             os.path.join(self.directory, "begin")], self.directory)
         self.process.wait_until(lambda: os.path.exists(os.path.join(self.directory, "libvirt-sock")), "its socket exists")
-        xml = DOMAIN.format(name=NAME, uuid=UUID, directory=self.directory, firmware=FIRMWARE, variables=VARIABLES,
-                            qemu=shutil.which(QEMU))
-        self.xml = self.write("domain.xml", xml)
+
+    def define(self, with_guest=False, model="tpm-crb", version="2.0"):
+        boot = devices = ""
+        if with_guest:
+            boot = GUEST_BOOT.format(kernel=kernel(), initrd=initramfs(), line=COMMAND_LINE)
+            devices = GUEST_DEVICES.format(directory=self.directory, tools=tools())
+        xml = DOMAIN.format(name=NAME, uuid=UUID, directory=self.directory, qemu=shutil.which(QEMU), boot=boot, model=model,
+                            version=version, firmware=SMALL_FIRMWARE if with_guest else FIRMWARE, devices=devices,
+                            variables=SMALL_VARIABLES if with_guest else VARIABLES)
+        self.virsh("define", self.write("domain.xml", xml))
 
     def write(self, name, text):
         path = os.path.join(self.directory, name)
@@ -103,18 +121,38 @@ class Libvirt:
                                 capture_output=True, text=True, timeout=120, check=False)
         require(not good or result.returncode == 0,
                 f"virsh {words}: {result.stderr}\n{self.process.log()[-1500:]}\n{self.daemon.log()[-1500:]}")
-        return result.stdout
+        return result.stdout if result.returncode == 0 else result.stderr
 
     def inside(self, *words):
         """What a program says that looks at libvirt's directories."""
         return subprocess.run(["nsenter", "--mount", "--target", str(self.process.pid), *words], capture_output=True,
                               text=True, timeout=60, check=False).stdout
 
+    def swtpm_log(self):
+        return self.inside("sh", "-c", "cat /var/log/swtpm/libvirt/qemu/*.log")
+
     def booted(self, times):
         def shells():
             with open(self.serial, "rb") as file:
                 return file.read().count(b"UEFI Interactive Shell")
         wait_for(lambda: os.path.exists(self.serial) and shells() >= times, "the firmware does not come to its shell",
+                 BOOT_TIMEOUT)
+
+    # What a Guest asks of its machine.
+
+    def console(self):
+        with open(self.serial, "rb") as file:
+            return file.read()
+
+    def require_running(self):
+        require("running" in self.virsh("domstate", NAME), f"the machine does not run: {self.daemon.log()[-1500:]}")
+
+    def guest(self):
+        return Guest(self, connect_unix(os.path.join(self.directory, "shell"), BOOT_TIMEOUT))
+
+    def wait_extended(self, more=2):
+        before = len(extensions_in(self.console()))
+        wait_for(lambda: len(extensions_in(self.console())) >= before + more, "the guest does not go on extending",
                  BOOT_TIMEOUT)
 
     def end(self):
@@ -132,25 +170,29 @@ def stopped(daemon, sentence):
     wait_for(lambda: the_instance(daemon)["state"] == "stopped", sentence)
 
 
-@test
-def a_machine_of_libvirts_has_its_tpm_from_start_to_end():
+def with_libvirt(what):
     daemon = Daemon()
     libvirt = Libvirt(daemon)
     try:
-        goes_through_its_life(daemon, libvirt)
+        what(daemon, libvirt)
     finally:
         libvirt.end()
 
 
+@test
+def a_machine_of_libvirts_has_its_tpm_from_start_to_end():
+    with_libvirt(goes_through_its_life)
+
+
 def goes_through_its_life(daemon, libvirt):
-    libvirt.virsh("define", libvirt.xml)
+    libvirt.define()
     libvirt.virsh("start", NAME)
     libvirt.booted(1)
     first = the_instance(daemon)
     require((first["label"], first["state"], first["health"], first["held"]) == (UUID, "running", "serving", True),
             f"{first}")
     require(libvirt.inside("cat", f"{libvirt.state}/vtpm-instance").strip() == first["id"], "the marker is another")
-    log = libvirt.inside("sh", "-c", "cat /var/log/swtpm/libvirt/qemu/*.log")
+    log = libvirt.swtpm_log()
     for sentence in ("RSA 2048 EK with handle 0x81010001", "NVRAM area 0x1c00002", "NVRAM area 0x1c08000",
                      "ECC EK with handle 0x81010016", "PCR banks sha256"):
         require(sentence in log, f"swtpm_setup did not say \"{sentence}\": {log}")
@@ -170,7 +212,6 @@ def goes_through_its_life(daemon, libvirt):
     stopped(daemon, "after QEMU was killed the TPM goes on")
     wait_for(lambda: "shut off" in libvirt.virsh("domstate", NAME), "libvirt does not see that QEMU is gone")
     libvirt.virsh("start", NAME)
-    libvirt.booted(4)
     libvirt.virsh("destroy", NAME)
     stopped(daemon, "after the last destroy the TPM goes on")
 
@@ -179,6 +220,78 @@ def goes_through_its_life(daemon, libvirt):
     require(libvirt.inside("sh", "-c", f"ls -A {libvirt.state} 2>/dev/null") == "", "the directory is left")
     require(the_instance(daemon)["id"] == first["id"], "the TPM is gone")
     daemon.call("delete", instance=first["id"])
+
+
+@test
+def a_machine_that_libvirt_saves_goes_on_with_its_tpm():
+    with_libvirt(is_saved_and_goes_on)
+
+
+def is_saved_and_goes_on(daemon, libvirt):
+    libvirt.define(with_guest=True)
+    libvirt.virsh("start", NAME)
+    guest = libvirt.guest()
+    guest.wait_ready()
+    guest.run("tpm2 createprimary -Q -G ecc -c parent && echo -n a secret | "
+              "tpm2 create -Q -C parent -i - -u public -r private")
+    guest.go_on_extending()
+    libvirt.wait_extended()
+    first = the_instance(daemon)
+    for turn in range(1, 3):
+        guest.stream.close()
+        libvirt.virsh("managedsave", NAME)
+        stopped(daemon, "after managedsave the TPM goes on")
+        libvirt.virsh("start", NAME)
+        require(the_instance(daemon)["start"] == first["start"] + turn, f"{the_instance(daemon)}")
+        libvirt.wait_extended()
+        require_extensions(extensions_in(libvirt.console()))
+        guest = libvirt.guest()
+        # The context of the parent is no good after a TPM2_Startup, nor is what the kernel keeps of its own.
+        guest.run("tpm2 load -Q -C parent -u public -r private -c blob")
+        require(guest.run("tpm2 unseal -c blob") == "a secret", "what was sealed before is another secret now")
+
+    # Who starts the machine without what was saved has left it. A copy of it brings no TPM of yesterday back.
+    guest.stream.close()
+    libvirt.virsh("managedsave", NAME)
+    libvirt.inside("cp", SAVED, f"{libvirt.directory}/kept")
+    saved = the_instance(daemon)["version"]
+    libvirt.virsh("start", "--force-boot", NAME)
+    wait_for(lambda: the_instance(daemon)["version"] > saved, "the firmware does not use the TPM")
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after destroy the TPM goes on")
+    said = libvirt.virsh("restore", f"{libvirt.directory}/kept", good=False)
+    require("rror" in said and "running" not in libvirt.virsh("domstate", NAME), f"it was restored: {said}")
+    require("older than the newest one" in daemon.log(), f"the log does not say why: {said} {daemon.log()[-1500:]}")
+    stopped(daemon, "after a restore that was refused the TPM goes on")
+    libvirt.virsh("start", NAME)
+    libvirt.virsh("save", NAME, f"{libvirt.directory}/saved")
+    libvirt.virsh("restore", f"{libvirt.directory}/saved")
+    libvirt.require_running()
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after the last destroy the TPM goes on")
+    libvirt.virsh("undefine", "--nvram", NAME)
+
+
+@test
+def a_machine_of_libvirts_may_have_a_tpm_12():
+    with_libvirt(has_a_tpm_12)
+
+
+def has_a_tpm_12(daemon, libvirt):
+    libvirt.define(model="tpm-tis", version="1.2")
+    libvirt.virsh("start", NAME)
+    shown = the_instance(daemon)
+    require((shown["label"], shown["state"], shown["tpm"]) == (UUID, "running", "1.2"), f"{shown}")
+    require("Successfully locked NVRAM access." in libvirt.swtpm_log(), libvirt.swtpm_log())
+    libvirt.virsh("managedsave", NAME)
+    stopped(daemon, "after managedsave the TPM goes on")
+    libvirt.virsh("start", NAME)
+    libvirt.require_running()
+    libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after destroy the TPM goes on")
+    require(ctl(daemon, "list").count(libvirt.virsh("domuuid", NAME).strip()) == 1, ctl(daemon, "list"))
+    libvirt.virsh("undefine", "--nvram", NAME)
+    ctl(daemon, "delete", UUID)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import atexit
 import base64
 import functools
 import gzip
+import hashlib
 import itertools
 import json
 import os
@@ -72,6 +73,28 @@ while :; do
 done
 echo extending failed at $count with \"$found\" and not $value
 """
+
+
+def extensions_in(console):
+    """[(count, value)] of what the guest has said there while it goes on extending."""
+    failure = re.search(rb"extending failed.*", console)
+    require(not failure, f"in the guest, {failure and failure[0].decode()}; its console: {console[-2000:]}")
+    return [(int(count), value.decode()) for count, value in re.findall(rb"extended (\d+) ([0-9a-f]{64})\r?\n", console)]
+
+
+def expected_extension(count):
+    """What the PCR then has, by a second reckoning."""
+    value = bytes(32)
+    for number in range(1, count + 1):
+        value = hashlib.sha256(value + hashlib.sha256(str(number).encode()).digest()).digest()
+    return value.hex()
+
+
+def require_extensions(said):
+    """Nothing was lost, nothing was extended twice."""
+    counts = [count for count, _ in said]
+    require(counts == list(range(counts[0], counts[0] + len(counts))), f"the guest has counted {counts}")
+    require(said[-1][1] == expected_extension(counts[-1]), f"after {counts[-1]} extensions the PCR is {said[-1][1]}")
 
 
 class Qmp:
@@ -173,10 +196,7 @@ class Machine:
 
     def extended(self):
         """[(count, value)] of what the guest says that it has extended, since it was told to go on extending."""
-        console = self.said_before + self.console()
-        failure = re.search(rb"extending failed.*", console)
-        require(not failure, f"in the guest, {failure and failure[0].decode()}; its console: {console[-2000:]}")
-        return [(int(count), value.decode()) for count, value in re.findall(rb"extended (\d+) ([0-9a-f]{64})\r?\n", console)]
+        return extensions_in(self.said_before + self.console())
 
     def wait_extended(self, more=2):
         """Until it has extended some more; returns the last count."""
@@ -278,12 +298,13 @@ class Host:
         self.instance.wait_for("its TPM goes on without the machine", state="stopped")
 
 
-def libvirts_swtpm():
-    """Debian's swtpm as libvirt starts it: without a data channel of its own. Its control socket, and the process."""
+def libvirts_swtpm(executable="swtpm", state=None, more=("--flags", "not-need-init")):
+    """A swtpm, Debian's unless another is named, as libvirt starts it: without a data channel of its own. Its control socket,
+    and the process."""
     directory = new_directory()
     path = os.path.join(directory, "swtpm.ctrl")
-    swtpm = Process("swtpm", ["swtpm", "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}", "--tpmstate",
-                              f"dir={directory}", "--flags", "not-need-init"], directory)
+    swtpm = Process("swtpm", [executable, "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}", "--tpmstate",
+                              f"dir={state or directory}", *more], directory)
     swtpm.wait_until(lambda: os.path.exists(path), "its socket exists")
     return path, swtpm
 

@@ -1,40 +1,28 @@
 #!/usr/bin/python3
 """A running guest is moved to another QEMU, and taken back to a snapshot, while it extends a PCR without a pause and compares
 the TPM's value with its own: the TPM has to go with the machine, to the last command. Between two of Debian's swtpm, which
-shows that what is seen here is what QEMU does; and between two processes of one instance, where besides only one of the two
-goes on, whatever a host does with what was exported (S6, S7).
+shows that what is seen here is what QEMU does; between two of this project's command swtpm; and between two processes of one
+instance, where besides only one of the two goes on, whatever a host does with what was exported (S6, S7).
 """
 
 import functools
 import hashlib
 import os
+import signal
 import struct
+import subprocess
 
-from harness import Daemon, connect_unix, listens, new_directory, wait_for
-from machine import BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, libvirts_swtpm, snapshots_file
+from harness import Daemon, connect_unix, listens, new_directory, program, wait_for
+from machine import BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, libvirts_swtpm, require_extensions, snapshots_file
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
 from tpm12_client import Tpm12
 
 CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_SHUTDOWN = 0x02, 0x0E, 0x0C, 0x0D, 0x03
-CMD_LOCK_STORAGE = 0x13
+CMD_LOCK_STORAGE, CMD_HASH_START, CMD_HASH_END = 0x13, 0x06, 0x08
 PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
 TPM_FAIL, NO_BLOB = 0x09, 0x800
 PCR, INDEX = 10, 0x01800080
-
-
-def expected(count):
-    value = bytes(32)
-    for number in range(1, count + 1):
-        value = hashlib.sha256(value + hashlib.sha256(str(number).encode()).digest()).digest()
-    return value.hex()
-
-
-def is_right(said):
-    """What the guest has said, by a second reckoning: nothing was lost, nothing was extended twice."""
-    counts = [count for count, _ in said]
-    require(counts == list(range(counts[0], counts[0] + len(counts))), f"the guest has counted {counts}")
-    require(said[-1][1] == expected(counts[-1]), f"after {counts[-1]} extensions the PCR is {said[-1][1]}")
 
 
 def moves(source, destination, source_snapshots=None, destination_snapshots=None):
@@ -52,7 +40,7 @@ def moves(source, destination, source_snapshots=None, destination_snapshots=None
     first.migrate(f"unix:{stream}", second)
     first.kill()
     second.wait_extended()
-    is_right(second.extended())
+    require_extensions(second.extended())
     second.guest.run("tpm2 load -Q -C parent -u public -r private -c blob")
     require(second.guest.run("tpm2 unseal -c blob") == "a secret", "what was sealed before is another secret now")
     return second
@@ -80,7 +68,7 @@ def at_swtpm_a_snapshot_has_the_tpm_as_it_was():
     said = len(machine.extended())
     machine.wait_extended()
     after = machine.extended()[said:]
-    is_right(after)
+    require_extensions(after)
     require(after[0][0] <= later, f"the machine has not gone back: it has counted to {later}, and now {after}")
 
 
@@ -147,7 +135,7 @@ def a_migration_that_fails_leaves_the_machine_and_its_tpm_going():
         return machine.qmp.execute("query-migrate").get("status") == "failed"
     wait_for(failed, "the migration does not fail", BOOT_TIMEOUT)
     machine.wait_extended()
-    is_right(machine.extended())
+    require_extensions(machine.extended())
     other.kill()
     require(instance.show()["start"] == 2, "another process has taken over")
     require(not instance.call("stop", incoming=True)["incoming"], "the process that was to take over is still there")
@@ -160,12 +148,129 @@ def a_snapshot_of_the_machine_is_taken_and_going_back_to_it_is_refused():
     instance, machine = moved_between_ours()
     machine.save("now")
     machine.wait_extended()
-    is_right(machine.extended())
+    require_extensions(machine.extended())
     said = machine.monitor("loadvm now")
     require("TPM" in said or "tpm" in said or "rror" in said, f"the old state of the TPM was taken: {said}")
     require("older than the newest one" in instance.daemon.log(), "the log does not say why")
     machine.kill()
     instance.call("stop")
+
+
+# --- between two commands swtpm -------------------------------------------------------------------------------------------
+
+INCOMING = ("--migration", "release-lock-outgoing,incoming")
+
+
+class Commands:
+    """A swtpm of ours that serves, and others of the same state directory."""
+
+    def __init__(self):
+        self.daemon = Daemon()
+        os.environ["VTPM_SOCKET"] = self.daemon.socket
+        self.state = new_directory()
+        self.source, self.first = self.start("--terminate")
+        wait_for(lambda: os.path.exists(os.path.join(self.state, "vtpm-instance")), "it names no instance")
+        wait_for(lambda: self.show()["state"] == "running", f"it does not serve: {self.first.log()}")
+
+    def start(self, *more):
+        return libvirts_swtpm(program("swtpm"), self.state, more)
+
+    def show(self):
+        return self.daemon.call("list")["instances"][0]
+
+    def start_incoming(self):
+        path, process = self.start("--terminate", *INCOMING)
+        wait_for(lambda: self.show()["incoming"] or not process.running(), "it does not start")
+        require(process.running(), process.log())
+        wait_for(lambda: self.show()["incoming"]["ready"], "it is not ready")
+        return path, process
+
+    def require_copies(self):
+        """What lies in the directory is what one process after the other has put there."""
+        names = sorted(os.listdir(self.state))
+        require(names == ["tpm2-00.permall", "vtpm-copied", "vtpm-instance"], f"{names}")
+
+
+@test
+def a_guest_that_is_moved_between_two_of_our_swtpm_loses_no_extension():
+    commands = Commands()
+    destination, second = commands.start_incoming()
+    machine = moves(commands.source, destination)
+    require(commands.first.wait() == 0, commands.first.log())
+    shown = commands.show()
+    require(shown["state"] == "running" and shown["start"] == 2 and shown["held"] and not shown["incoming"], f"{shown}")
+
+    commands.daemon.restart()
+    wait_for(lambda: "is there again" in second.log(), f"it does not come back: {second.log()}")
+    machine.wait_extended()
+    machine.end()
+    require(second.wait() == 0, second.log())
+    require(commands.show()["state"] == "stopped", f"{commands.show()}")
+    commands.require_copies()
+
+
+@test
+def a_swtpm_that_waits_in_vain_leaves_the_one_that_serves():
+    commands = Commands()
+    with connect_unix(commands.source) as control:
+        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        for ends in ("stop", "kill"):
+            path, waiting = commands.start_incoming()
+            another = subprocess.run([program("swtpm"), "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}2", "--tpmstate",
+                                      f"dir={commands.state}", *INCOMING], capture_output=True, text=True, timeout=30, check=False)
+            require(another.returncode == 1 and "an incoming process already" in another.stderr, f"{another}")
+            status = getattr(waiting, ends)()
+            require(ends == "kill" or status == 0, waiting.log())
+            wait_for(lambda: not commands.show()["incoming"], "the process that was to take over is still there")
+        _, waiting = commands.start_incoming()
+        commands.daemon.restart()
+        require(waiting.wait(40) == 1 and "before the TPM was brought here" in waiting.log(), waiting.log())
+        wait_for(lambda: "is there again" in commands.first.log(), f"it does not come back: {commands.first.log()}")
+        wait_for(lambda: commands.show()["state"] == "running", f"{commands.show()}")
+        require(commands.show()["start"] == 1, f"{commands.show()}")
+        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
+        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+    require(commands.first.wait() == 0, commands.first.log())
+    commands.require_copies()
+
+
+@test
+def a_swtpm_whose_tpm_was_taken_over_ends():
+    commands = Commands()
+    path, second = commands.start_incoming()
+    with connect_unix(commands.source) as source, connect_unix(path) as control:
+        require(call(source, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        require(give(control, [get_blob(source, kind)[1] for kind in (PERMANENT, VOLATILE)]) == 0, second.log())
+        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
+        require(commands.first.wait() == 0, commands.first.log())
+        require("another process has taken its TPM over" in commands.first.log(), commands.first.log())
+        require(commands.show()["start"] == 2, f"{commands.show()}")
+        os.kill(commands.show()["pid"], signal.SIGKILL)
+        wait_for(lambda: commands.show()["health"] == "awaiting reset", "it is not rebuilt on the sockets of the second one")
+    with connect_unix(path) as control:
+        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+    require(second.stop() == 0, second.log())
+    commands.require_copies()
+
+
+@test
+def a_swtpm_that_has_ended_leaves_its_tpm_to_one_that_is_incoming():
+    commands = Commands()
+    with connect_unix(commands.source) as control:
+        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        blobs = [get_blob(control, kind)[1] for kind in (PERMANENT, VOLATILE)]
+        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+    require(commands.first.wait() == 0, commands.first.log())
+    path, second = commands.start_incoming()
+    with connect_unix(path) as control:
+        require(give(control, blobs) == 0, f"what was exported is not taken: {second.log()}")
+        require(commands.show()["start"] == 1, "INIT alone decides")
+        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
+        shown = commands.show()
+        require(shown["state"] == "running" and shown["start"] == 2 and shown["held"], f"{shown}")
+    require(second.stop() == 0, second.log())
+    require(commands.show()["state"] == "stopped", f"{commands.show()}")
+    commands.require_copies()
 
 
 # --- what a host may try with what was exported ---------------------------------------------------------------------------
@@ -198,6 +303,15 @@ def exported(instance):
     return tuple(blob for _, blob in blobs)
 
 
+def give(control, blobs):
+    """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
+    require(call(control, CMD_STOP) == bytes(4), "STOP is refused")
+    for kind, blob in zip((PERMANENT, VOLATILE), blobs):
+        require(call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+                "a blob is refused")
+    return struct.unpack(">I", call(control, CMD_INIT, struct.pack(">I", 1)))[0]
+
+
 class Target:
     """A process that waits for an export, without a machine."""
 
@@ -206,12 +320,7 @@ class Target:
         self.control = connect_unix(self.path + ".ctrl")
 
     def give(self, blobs):
-        """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
-        require(call(self.control, CMD_STOP) == bytes(4), "STOP is refused")
-        for kind, blob in zip((PERMANENT, VOLATILE), blobs):
-            require(call(self.control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
-                    "a blob is refused")
-        return struct.unpack(">I", call(self.control, CMD_INIT, struct.pack(">I", 1)))[0]
+        return give(self.control, blobs)
 
     def connect(self):
         return Tpm(connect_unix(self.path))

@@ -9,18 +9,21 @@ import pwd
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
 from harness import Daemon, Process, connect_unix, free_port, give_to_user, need_root, new_directory, program, wait_for
 from tap import Skip, require, run, test
 from tpm import Tpm
+from tpm12_client import Tpm12, sha1
 
 UUID = "0f5d9b6e-8a3c-4d7e-9f10-2b3c4d5e6f70"
 CAPABILITIES = (
-    '{ "type": "swtpm", "features": [ "tpm-2.0", "tpm-send-command-header", "flags-opt-startup", '
+    '{{ "type": "swtpm", "features": [ "tpm-1.2", "tpm-2.0", "tpm-send-command-header", "flags-opt-startup", '
     '"ctrl-opt-terminate", "cmdarg-seccomp", "cmdarg-key-fd", "cmdarg-pwd-fd", "cmdarg-print-states", "cmdarg-chroot", '
-    '"nvram-backend-dir", "rsa-keysize-1024", "rsa-keysize-2048", "rsa-keysize-3072" ], "version": "0.7.1" }\n')
+    '"cmdarg-migration", "nvram-backend-dir"{} ], "version": "0.7.1" }}\n')
+KEY_SIZES = ', "rsa-keysize-1024", "rsa-keysize-2048", "rsa-keysize-3072"'
 
 _daemon = []
 
@@ -57,7 +60,8 @@ def new_state(name="state"):
 class Command(Process):
     """One swtpm, ours unless another is named, with its sockets beside its state directory."""
 
-    def __init__(self, state, *more, executable=None, sockets=None, name="swtpm", ready=True, **options):
+    def __init__(self, state, *more, executable=None, sockets=None, name="swtpm", ready=True,
+                 family=("--tpm2",), **options):
         self.state = state
         self.directory = os.path.dirname(state)
         self.path = os.path.join(self.directory, f"{name}.sock")
@@ -65,7 +69,7 @@ class Command(Process):
         if sockets is None:
             sockets = ["--server", f"type=unixio,path={self.path}", "--ctrl", f"type=unixio,path={self.path}.ctrl"]
         daemon()
-        super().__init__(name, [executable or program("swtpm"), "socket", "--tpm2", *sockets, "--tpmstate",
+        super().__init__(name, [executable or program("swtpm"), "socket", *family, *sockets, "--tpmstate",
                                 f"dir={state}", "--pid", f"file={self.pid_path}", *more], self.directory, **options)
         if ready:
             self.wait_until(lambda: os.path.exists(self.pid_path) and os.path.getsize(self.pid_path), "it is ready")
@@ -92,23 +96,25 @@ def refused(sentence, *arguments, **more):
 
 @test
 def what_it_can_do_is_one_line():
-    for arguments in (["socket", "--print-capabilities"], ["socket", "--tpm2", "--print-capabilities"],
-                      ["chardev", "--tpm2", "--print-capabilities"]):
+    for arguments, sizes in ((["socket", "--print-capabilities"], ""), (["socket", "--tpm2", "--print-capabilities"], KEY_SIZES),
+                             (["chardev", "--tpm2", "--print-capabilities"], KEY_SIZES)):
         result = execute([program("swtpm"), *arguments])
-        require((result.returncode, result.stdout) == (0, CAPABILITIES), f"{arguments}: {result}")
+        require((result.returncode, result.stdout) == (0, CAPABILITIES.format(sizes)), f"{arguments}: {result}")
 
 
 @test
 def what_cannot_be_honoured_is_refused_by_name():
     state = new_state()
     socket = ["--ctrl", f"type=unixio,path={state}/s"]
-    refused("TPM 1.2", "socket", *socket, "--tpmstate", f"dir={state}")
+    refused("add --tpm2", "chardev", "--fd", "3", "--tpmstate", f"dir={state}")
     refused("use dir=DIRECTORY", "socket", "--tpm2", *socket, "--tpmstate", f"backend-uri=file://{state}/nvram")
     refused("nobody could reach the TPM", "socket", "--tpm2", "--tpmstate", f"dir={state}")
     refused("the state directory is missing", "socket", "--tpm2", *socket)
     refused("Unsupported TPM interface", "cuse", "--tpm2")
     refused("--profile", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--profile", "name=null")
-    refused("--migration incoming", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--migration", "incoming")
+    refused("names no instance", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--migration", "incoming")
+    refused("leave --flags out", "socket", "--tpm2", *socket, "--tpmstate", f"dir={state}", "--migration", "incoming",
+            "--flags", "not-need-init")
     require(os.listdir(state) == [], f"something was made: {os.listdir(state)}")
 
 
@@ -423,8 +429,9 @@ def a_copy_of_the_state_is_there_and_is_never_used():
 
 # --- swtpm_ioctl -------------------------------------------------------------------------------------------------------
 
-QUESTIONS = ["-c", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3", "--info 0",
-             "--stop", "-e", "-C", "-z", "", "-c -g", "--save foo x", "--load volatile /nonexistent"]
+QUESTIONS = ["-c", "-b 0", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3",
+             "--info 0", "--info x", "--info 3x", "-b 0", "-b 3500", "-b x", "--stop", "-e", "-C", "-b 1", "-b 3500", "-b 1048576", "-z", "", "-c -g",
+             "--save foo x", "--load volatile /nonexistent"]
 
 
 def answers(executable, path, differ=()):
@@ -435,19 +442,37 @@ def answers(executable, path, differ=()):
     return [one for one in said if one[0] not in differ]
 
 
-@test
-def both_ioctls_say_the_same_of_both_swtpms():
+def capability(executable, server):
+    return execute([executable, "--unix", server.path + ".ctrl", "-c"]).stdout
+
+
+def both_ioctls_agree(family, theirs_can, ours_can):
     theirs, ours = debians("swtpm_ioctl"), program("swtpm_ioctl")
-    servers = [Command(new_state("debian"), executable=debians("swtpm"), name="debian"), Command(new_state("ours"))]
+    servers = [Command(new_state("debian"), executable=debians("swtpm"), name="debian", family=family),
+               Command(new_state("ours"), family=family)]
     for server in servers:
         one, other = answers(theirs, server.path + ".ctrl"), answers(ours, server.path + ".ctrl")
         require(one == other, f"{server.name}: " + "\n".join(f"{a} | {b}" for a, b in zip(one, other) if a != b))
-    # What the sockets answer is what swtpm's answer, where both can do it.
-    debian, mine = (answers(theirs, server.path + ".ctrl", differ=("-c",)) for server in servers)
+    # What the sockets answer is what swtpm's answer. Which commands there are differs, ours are those of 0.8 and later; and
+    # Debian's cancels no command of a TPM 1.2.
+    differ = ("-c",) if family else ("-c", "-C")
+    debian, mine = (answers(theirs, server.path + ".ctrl", differ) for server in servers)
     require(debian == mine, "\n".join(f"{a} | {b}" for a, b in zip(debian, mine) if a != b))
+    found = [capability(ours, server) for server in servers]
+    require(found == [f"ptm capability is {one}\n" for one in (theirs_can, ours_can)], f"{found}")
     for server in servers:
         require(execute([ours, "--unix", server.path + ".ctrl", "-s"]).returncode == 0, "CMD_SHUTDOWN")
         server.wait()
+
+
+@test
+def both_ioctls_say_the_same_of_both_swtpms():
+    both_ioctls_agree(("--tpm2",), "0xffff", "0x1ffff")
+
+
+@test
+def both_ioctls_say_the_same_of_both_swtpms_of_a_tpm_12():
+    both_ioctls_agree((), "0x7fff", "0x17fff")
 
 
 @test
@@ -527,8 +552,8 @@ def authority():
     return _authority[0]
 
 
-def set_up(state, *arguments, executable=None, **more):
-    return execute([executable or program("swtpm_setup"), "--tpm2", "--tpm-state", state, "--config", authority(),
+def set_up(state, *arguments, executable=None, family=("--tpm2",), **more):
+    return execute([executable or program("swtpm_setup"), *family, "--tpm-state", state, "--config", authority(),
                     *arguments], timeout=120, **more)
 
 
@@ -656,9 +681,102 @@ def the_configuration_of_an_ordinary_user_is_debians():
 @test
 def setup_says_what_it_can_do():
     result = execute([program("swtpm_setup"), "--print-capabilities"])
-    theirs = execute([debians("swtpm_setup"), "--print-capabilities"]).stdout
-    expected = theirs.replace('"tpm-1.2", ', "").replace('"tpm12-not-need-root", ', "")
+    expected = execute([debians("swtpm_setup"), "--print-capabilities"]).stdout
     require((result.returncode, result.stdout) == (0, expected), f"{result.stdout}{expected}")
+
+
+# --- a TPM 1.2 ---------------------------------------------------------------------------------------------------------
+
+CAP_FLAG, CAP_PROPERTY, CAP_NV_LIST, CAP_NV_INDEX = 4, 5, 0x0D, 0x11
+FLAG_PERMANENT, PROPERTY_OWNER = 0x108, 0x111
+EK_CERTIFICATE, PCR_EXTENDED = 0x1000F000, 10
+SETUP12_LINES = {
+    "libvirt": SETUP_LINES["libvirt"],
+    "an owner": ["--take-ownership", "--create-ek-cert"],
+    "an owner with a password of his own": ["--take-ownership", "--ownerpass", "mine", "--srk-well-known", "--lock-nvram"],
+    "nothing": [],
+}
+OWNERS = {"an owner": sha1(b"ooo"), "an owner with a password of his own": sha1(b"mine")}
+
+
+@test
+def without_tpm2_a_directory_has_a_tpm_12():
+    state, of_20 = new_state(), new_state("new")
+    line = ["--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate"]
+    for turn in range(2):
+        command = Command(state, "--flags", "not-need-init,startup-clear", family=())
+        require(command.instance()["tpm"] == "1.2" and command.instance()["start"] == turn + 1, f"{command.instance()}")
+        client = Tpm12(connect_unix(command.path))
+        require(client.pcr_read(PCR_EXTENDED) == bytes(20), "it was not reset")
+        require(client.extend(PCR_EXTENDED, bytes(20)) == sha1(bytes(40)), "it does not extend")
+        client.close()
+        require(command.stop() == 0, command.log())
+    names = sorted(os.listdir(state))
+    require(names == ["tpm-00.permall", "vtpm-copied", "vtpm-instance"], f"{names}")
+    shown = execute([program("swtpm"), "socket", "--print-states", "--tpmstate", f"dir={state}"]).stdout
+    require(json.loads(shown)["states"][0]["name"] == "permall", shown)
+    refused("names a TPM 1.2: leave --tpm2 out", "socket", "--tpm2", *line, f"dir={state}")
+    Command(of_20).stop()
+    refused("names a TPM 2.0: add --tpm2", "socket", *line, f"dir={of_20}")
+
+
+class Looked12:
+    """What a TPM 1.2 says of itself: flags, owner, indices; and whether the owner's password is the right one."""
+
+    def __init__(self, state, owner=None, executable=None):
+        command = Command(state, "--flags", "not-need-init,startup-clear", executable=executable, name="looked", family=())
+        client = Tpm12(connect_unix(command.path))
+        self.flags = client.get_capability(CAP_FLAG, struct.pack(">I", FLAG_PERMANENT)).hex()
+        self.owned = client.get_capability(CAP_PROPERTY, struct.pack(">I", PROPERTY_OWNER)).hex()
+        listed = client.get_capability(CAP_NV_LIST)
+        self.indices = sorted(struct.unpack(f">{len(listed) // 4}I", listed))
+        public = [client.get_capability(CAP_NV_INDEX, struct.pack(">I", index)) for index in self.indices]
+        # Of the sizes at the ends not the last bytes: a certificate has one more byte now and then.
+        self.public = [one[:-4].hex() + f" {struct.unpack('>I', one[-4:])[0] // 16}" for one in public]
+        if owner:
+            client.create_counter(owner, bytes(20))
+        client.close()
+        command.stop()
+
+    def facts(self):
+        return [self.flags, self.owned, [hex(index) for index in self.indices], self.public]
+
+
+@test
+def of_a_tpm_12_setup_makes_what_debians_makes():
+    for name, arguments in SETUP12_LINES.items():
+        theirs, ours = new_state("theirs"), new_state("ours")
+        made(set_up(theirs, *arguments, executable=debians("swtpm_setup"), family=(), env=dict(os.environ)), f"{name}, Debian's")
+        made(set_up(ours, *arguments, family=()), f"{name}, ours")
+        expected = Looked12(theirs, OWNERS.get(name), debians("swtpm")).facts()
+        found = Looked12(ours, OWNERS.get(name)).facts()
+        require(expected == found, f"{name}: " + "\n".join(f"{a}\n{b}" for a, b in zip(expected, found) if a != b))
+
+
+@test
+def the_certificate_of_a_tpm_12_is_in_it():
+    state, files = new_state(), new_directory()
+    made(set_up(state, "--create-ek-cert", "--vmid", "old", "--write-ek-cert-files", files, family=()), "swtpm_setup")
+    with open(os.path.join(files, "ek-rsa2048.crt"), "rb") as file:
+        certificate = file.read()
+    # TPM_TAG_PCCLIENT_STORED_CERT, a whole one, and its DER: the key in it is one for OAEP, which openssl x509 does not read.
+    head = struct.pack(">HBHH", 0x1001, 0, len(certificate) - 5, 0x1002)
+    require(certificate.startswith(head + b"\x30\x82") and b"swtpm-localca" in certificate, f"{certificate.hex()}")
+    command = Command(state, "--flags", "not-need-init,startup-clear", name="looked", family=())
+    client = Tpm12(connect_unix(command.path))
+    kept = client.nv_read(EK_CERTIFICATE, len(certificate))
+    require(kept == certificate, f"{kept.hex()}")
+    client.close()
+    command.stop()
+
+
+@test
+def what_a_tpm_12_cannot_be_set_up_with_is_refused_by_name():
+    state = new_state()
+    for words in (["--create-spk"], ["--pcr-banks", "sha256"], ["--reconfigure"], ["--allow-signing"], ["--rsa-keysize", "2048"]):
+        result = set_up(state, *words, family=())
+        require(result.returncode == 1 and f"{words[0]} requires --tpm2." in result.stderr, f"{result}")
+    require(os.listdir(state) == [], f"{os.listdir(state)}")
 
 
 # --- moving over -------------------------------------------------------------------------------------------------------

@@ -204,12 +204,25 @@ static void stop_in(struct instance *i, uint64_t seconds)
         log_line(LOG_LEVEL_ERROR, "%s: a timer could not be set: stop it by hand", i->row.label);
 }
 
-void handed_begin(struct instance *instance, struct handed *handed, const struct handed_holder *holder)
+void handed_hold(struct handed *handed, struct instance *instance, const struct handed_holder *holder)
 {
-    handed_free(&instance->handed);
     handed->instance = instance;
     handed->holder = *holder;
+}
+
+void handed_begin(struct instance *instance, struct handed *handed)
+{
+    handed_free(&instance->handed);
     instance->handed = handed;
+}
+
+void handed_end(struct handed **handed, const char *reason)
+{
+    if (!*handed) return;
+    struct instance *instance = (*handed)->instance;
+    const struct handed_holder holder = (*handed)->holder;
+    handed_free(handed);
+    if (holder.ended) holder.ended(holder.ctx, instance, reason);
 }
 
 static int on_news(sd_event_source *source, uint64_t usec, void *ctx)
@@ -235,7 +248,8 @@ void handed_await(struct instance *instance)
 {
     struct handed *handed = calloc(1, sizeof *handed);
     if (!handed) return;
-    handed_begin(instance, handed, &(struct handed_holder){0});
+    handed_hold(handed, instance, &(struct handed_holder){0});
+    handed_begin(instance, handed);
     stop_in(instance, AWAIT_SECONDS);
 }
 
@@ -251,22 +265,32 @@ bool handed_is_held(const struct handed *handed)
     return handed->holder.ended != NULL;
 }
 
+bool handed_is_held_by(const struct handed *handed, const void *ctx)
+{
+    return handed_is_held(handed) && handed->holder.ctx == ctx;
+}
+
+void handed_forget_holder(struct handed *handed)
+{
+    handed->holder = (struct handed_holder){0};
+}
+
 void handed_leave(struct instance *instance)
 {
     struct instance *i = instance;
     if (!i->handed || i->supervisor->ending) return;
-    i->handed->holder = (struct handed_holder){0};
+    handed_forget_holder(i->handed);
     log_line(LOG_LEVEL_NOTICE, "%s: whoever started it on sockets of his own has gone; it is stopped", i->row.label);
     stop_in(i, 0);
 }
 
-void handed_taken_over(struct instance *instance)
+void handed_taken_over(struct instance *instance, struct handed *by)
 {
-    if (!instance->handed) return;
-    const struct handed_holder holder = instance->handed->holder;
-    handed_free(&instance->handed);
+    struct handed *before = instance->handed;
+    if (!before && !by) return;
+    instance->handed = by;
     settings_save(instance, NULL);
-    if (holder.ended) holder.ended(holder.ctx, instance);
+    handed_end(&before, NULL);
 }
 
 void handed_settle(struct instance *instance)
@@ -274,9 +298,9 @@ void handed_settle(struct instance *instance)
     struct instance *i = instance;
     const bool runs = i->row.state == MANAGER_ALLOWED || i->row.state == MANAGER_HELD;
     if (!i->handed || i->act.kind != ACT_NONE || i->process || i->connection || runs || i->timer) return;
-    const struct handed_holder holder = i->handed->holder;
-    handed_free(&i->handed);
+    struct handed *handed = i->handed;
+    i->handed = NULL;
     i->wanted = false;
     settings_save(i, NULL);
-    if (holder.ended) holder.ended(holder.ctx, i);
+    handed_end(&handed, NULL);
 }

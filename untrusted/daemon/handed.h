@@ -17,8 +17,8 @@ struct handed;
 
 struct handed_holder {
     void *ctx;
-    void (*ended)(void *ctx, struct instance *instance);
-    void (*committed)(void *ctx, struct instance *instance); /* its state is being stored */
+    void (*ended)(void *ctx, struct instance *instance, const char *reason); /* NULL: as the instance's own has it */
+    void (*committed)(void *ctx, struct instance *instance);                 /* its state is being stored */
 };
 
 /*
@@ -29,22 +29,29 @@ struct err handed_parse(const json_t *what, int fds[HANDED_MAX], size_t *count, 
                         const char **out_reason);
 void handed_free(struct handed **handed);
 
-/* The instance is served on them from its next start on, and whoever asked holds it. handed is taken over. */
-void handed_begin(struct instance *instance, struct handed *handed, const struct handed_holder *holder);
+/* Whoever asked holds the instance, or the process beside it that is to be served on them. */
+void handed_hold(struct handed *handed, struct instance *instance, const struct handed_holder *holder);
+/* The instance is served on them from its next start on. handed is taken over. */
+void handed_begin(struct instance *instance, struct handed *handed);
+/* They serve nothing any more: freed, and the holder is told. Safe on NULL. */
+void handed_end(struct handed **handed, const char *reason);
 /* It was held before vtpmd's own start: somebody has time to say that he holds it. */
 void handed_await(struct instance *instance);
 /* There is a socket that another process of the instance could be reached on. */
 bool handed_can_serve(const struct handed *handed);
 bool handed_is_held(const struct handed *handed);
-/* The holder has gone. */
+bool handed_is_held_by(const struct handed *handed, const void *ctx);
+/* The holder has gone, and nothing is told him. */
+void handed_forget_holder(struct handed *handed);
+/* The same, and the instance is stopped. */
 void handed_leave(struct instance *instance);
 /* A state of it was given to the store. The holder is told soon. */
 void handed_committed(struct handed *handed);
 /* After everything that may have been the end of it. */
 void handed_settle(struct instance *instance);
 
-/* Another process of the instance serves it, on sockets of its own. */
-void handed_taken_over(struct instance *instance);
+/* Another process of the instance serves it, on sockets of its own, or on those, which are taken over; or NULL. */
+void handed_taken_over(struct instance *instance, struct handed *by);
 
 /* What spawn needs: the options of vtpm-instance, which name descriptors from first on, in the order of out_fds. */
 #define HANDED_ARGUMENTS_MAX (2u * HANDED_MAX + 9u)

@@ -18,7 +18,8 @@ struct incoming {
     struct process *process;       /* NULL: it has ended */
     struct connection *connection; /* NULL: it has none */
     json_t *listen;
-    bool ready; /* it listens for its client */
+    struct handed *handed; /* the sockets of whoever holds it; NULL: they are its own */
+    bool ready;            /* it listens for its client */
     act_done *done;
     void *ctx;
     sd_event_source *timer; /* until it is ready */
@@ -30,6 +31,7 @@ void incoming_free(struct incoming *incoming)
     process_close(&incoming->process);
     sd_event_source_disable_unref(incoming->timer);
     json_decref(incoming->listen);
+    handed_free(&incoming->handed);
     free(incoming);
 }
 
@@ -71,6 +73,7 @@ static void give_up(struct incoming *incoming, struct err why, const char *reaso
     }
     log_line(LOG_LEVEL_NOTICE, "%s: the incoming process %d is gone: %s", i->row.label, (int)incoming->identity.pid,
              reason);
+    handed_end(&incoming->handed, reason);
     answer(incoming, why, reason);
     incoming_free(incoming);
     if (!i->fenced) return;
@@ -121,7 +124,8 @@ static const char *why_not(const struct instance *i)
 static struct err begin(struct incoming *incoming)
 {
     struct instance *i = incoming->instance;
-    TRY(spawn_incoming(i, incoming->listen, &incoming->identity));
+    TRY(spawn_incoming(i, incoming->listen, incoming->handed, &incoming->identity));
+    if (incoming->handed) handed_spawned(incoming->handed);
     TRY(process_watch(i->supervisor->event, &incoming->identity, on_process_ended, incoming, &incoming->process));
     ENSURE(sd_event_add_time_relative(i->supervisor->event, &incoming->timer, CLOCK_MONOTONIC,
                                       READY_SECONDS * USEC_PER_SEC, 0, on_overdue, incoming) >= 0,
@@ -129,29 +133,64 @@ static struct err begin(struct incoming *incoming)
     return OK;
 }
 
-void incoming_start(struct instance *instance, json_t *listen, act_done *done, void *ctx)
+static json_t *addresses(const struct instance *i, json_t *listen, const struct handed *handed)
+{
+    if (handed) return json_array();
+    return listen ? json_incref(listen) : spawn_incoming_addresses(i);
+}
+
+/* handed is taken over, but on an error. */
+static struct err make(struct instance *i, json_t *listen, struct handed *handed, struct incoming **out_incoming)
+{
+    struct incoming *incoming = calloc(1, sizeof *incoming);
+    ENSURE(incoming, NO_MEMORY);
+    *incoming = (struct incoming){.instance = i, .listen = addresses(i, listen, handed), .handed = handed};
+    struct err result = incoming->listen ? begin(incoming) : FAIL(NO_MEMORY);
+    if (!result.code) {
+        *out_incoming = incoming;
+        return OK;
+    }
+    if (incoming->process) process_signal(incoming->process, SIGKILL);
+    incoming->handed = NULL;
+    incoming_free(incoming);
+    return result;
+}
+
+void incoming_start(struct instance *instance, json_t *listen, struct handed *handed, act_done *done, void *ctx)
 {
     struct instance *i = instance;
     const char *reason = why_not(i);
     struct err result = reason ? FAIL(VERB_STATE) : OK;
     if (!result.code && listen) result = spawn_check(i->supervisor, i->row.label, listen, &reason);
+    if (!result.code) {
+        result = make(i, listen, handed, &i->incoming);
+        reason = err_sentence(result);
+    }
     if (result.code) {
+        handed_end(&handed, reason);
         lifecycle_refuse(i, result, reason, done, ctx);
         return;
     }
-    struct incoming *incoming = calloc(1, sizeof *incoming);
-    if (incoming) *incoming = (struct incoming){.instance = i, .done = done, .ctx = ctx};
-    if (incoming) incoming->listen = listen ? json_incref(listen) : spawn_incoming_addresses(i);
-    result = incoming && incoming->listen ? begin(incoming) : FAIL(NO_MEMORY);
-    if (result.code) {
-        if (incoming && incoming->process) process_signal(incoming->process, SIGKILL);
-        incoming_free(incoming);
-        lifecycle_refuse(i, result, err_sentence(result), done, ctx);
-        return;
-    }
-    i->incoming = incoming;
+    i->incoming->done = done;
+    i->incoming->ctx = ctx;
     log_line(LOG_LEVEL_NOTICE, "%s: process %d is started, to take over what another one exports", i->row.label,
-             (int)incoming->identity.pid);
+             (int)i->incoming->identity.pid);
+}
+
+bool incoming_is_held_by(const struct instance *instance, const void *ctx)
+{
+    const struct incoming *incoming = instance->incoming;
+    return incoming && incoming->handed && handed_is_held_by(incoming->handed, ctx);
+}
+
+bool incoming_leave(struct instance *instance)
+{
+    struct incoming *incoming = instance->incoming;
+    const bool unanswered = incoming->done != NULL;
+    incoming->done = NULL;
+    handed_forget_holder(incoming->handed);
+    give_up(incoming, FAIL(PEER_CLOSED), "whoever started it on sockets of his own has gone");
+    return unanswered;
 }
 
 void incoming_stop(struct instance *instance, act_done *done, void *ctx)
@@ -211,8 +250,10 @@ void incoming_redeemed(struct incoming *incoming)
     struct instance *i = incoming->instance;
     struct connection *c = incoming->connection;
     const struct store_process identity = incoming->identity;
+    struct handed *handed = incoming->handed;
     i->incoming = NULL;
     c->incoming = NULL;
+    incoming->handed = NULL;
     if (i->connection) connections_refuse(i->connection, FAIL(FENCED));
     json_decref(i->listens_now);
     i->listens_now = json_incref(incoming->listen);
@@ -221,7 +262,7 @@ void incoming_redeemed(struct incoming *incoming)
     i->connection = c;
     struct err result = connections_adopt(i, &identity);
     lifecycle_taken_over(i);
-    handed_taken_over(i);
+    handed_taken_over(i, handed);
     if (result.code)
         log_line(LOG_LEVEL_ERROR, "%s: the process that has taken over cannot be watched: %s", i->row.label,
                  err_sentence(result));

@@ -13,12 +13,18 @@
 
 /*
  * Answered when it listens for a client, who brings what the other process exports. listen: an array of addresses, borrowed,
- * or NULL. ERR_VERB_STATE: there is nothing to take over, or another one is there.
+ * or NULL. handed: it is served on those, which are taken over, and held by whoever gave them; or NULL. ERR_VERB_STATE: there
+ * is nothing to take over, or another one is there.
  */
-void incoming_start(struct instance *instance, json_t *listen, act_done *done, void *ctx);
+void incoming_start(struct instance *instance, json_t *listen, struct handed *handed, act_done *done, void *ctx);
 
 /* Ends it, if it has not taken over. ERR_VERB_STATE: there is none. */
 void incoming_stop(struct instance *instance, act_done *done, void *ctx);
+
+/* ctx is the holder of the sockets that it is served on. */
+bool incoming_is_held_by(const struct instance *instance, const void *ctx);
+/* That holder has gone: it ends. True if its start was not answered yet; it will not be. */
+bool incoming_leave(struct instance *instance);
 
 /* Whether pid is that process. */
 bool incoming_is(const struct instance *instance, pid_t pid);

@@ -219,14 +219,16 @@ json_t *spawn_incoming_addresses(const struct instance *instance)
                                   instance->row.label, (unsigned long long)instance->row.start + 1));
 }
 
-struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity)
+struct err spawn_incoming(const struct instance *instance, const json_t *listen, const struct handed *handed,
+                          struct store_process *out_identity)
 {
     struct command_line line = {.count = 0};
     begin_command_line(instance, &line);
     add_addresses(&line, listen);
+    if (handed) add_handed(&line, handed);
     add(&line, "--incoming");
     TRY(make_directory(instance));
-    return process_spawn(line.arguments, NULL, 0, out_identity);
+    return process_spawn(line.arguments, line.fds, line.fd_count, out_identity);
 }
 
 static struct err spawn(struct instance *instance)

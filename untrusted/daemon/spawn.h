@@ -13,8 +13,10 @@ struct err spawn_check(const struct supervisor *supervisor, const char *label, c
                        const char **out_reason);
 /* Before create, too: there is a protocol that only a TPM 2.0 is served by. ERR_TPM_FAMILY. */
 struct err spawn_check_family(const json_t *listen, enum peer_family family, const char **out_reason);
-/* A process beside the one that serves the instance, at once: it takes over, or ends. ERR_SYSTEM, and errno says why. */
-struct err spawn_incoming(const struct instance *instance, const json_t *listen, struct store_process *out_identity);
+/* A process beside the one that serves the instance, at once: it takes over, or ends. handed: the sockets that it is served
+ * on besides, or NULL. ERR_SYSTEM, and errno says why. */
+struct err spawn_incoming(const struct instance *instance, const json_t *listen, const struct handed *handed,
+                          struct store_process *out_identity);
 /* Where such a process listens if nobody says otherwise: a new reference. */
 json_t *spawn_incoming_addresses(const struct instance *instance);
 void spawn_enqueue(struct instance *instance);

@@ -198,41 +198,50 @@ static void release(struct client *c)
     c->admin->client_count++;
 }
 
-static void answer_await(struct client *c, struct instance *instance)
+/* held is whether this connection holds it. reason: instead of the instance's own, or NULL. */
+static void answer_await(struct client *c, struct instance *instance, const char *reason)
 {
+    json_t *view = view_instance(instance);
     c->awaits = false;
-    client_answer(c, "return", view_instance(instance));
+    (void)json_object_set_new(view, "held", json_boolean(c->holds == instance));
+    if (reason) (void)json_object_set_new(view, "reason", json_string(reason));
+    client_answer(c, "return", view);
 }
 
 void verbs_await_no_more(struct client *c)
 {
-    answer_await(c, c->holds);
+    answer_await(c, c->holds, NULL);
 }
 
-static void on_held_end(void *ctx, struct instance *instance)
+static void on_held_end(void *ctx, struct instance *instance, const char *reason)
 {
     struct client *c = ctx;
     release(c);
-    if (c->awaits) answer_await(c, instance);
+    if (c->awaits) answer_await(c, instance, reason);
 }
 
 static void on_held_commit(void *ctx, struct instance *instance)
 {
     struct client *c = ctx;
-    if (c->awaits && c->awaits_news) answer_await(c, instance);
+    if (c->awaits && c->awaits_news) answer_await(c, instance, NULL);
 }
 
 void verbs_leave(struct client *c)
 {
     struct instance *instance = c->holds;
+    const bool incoming = incoming_is_held_by(instance, c);
     release(c);
     if (c->awaits) c->under_way = false;
     c->awaits = false;
-    handed_leave(instance);
+    if (!incoming)
+        handed_leave(instance);
+    else if (incoming_leave(instance))
+        c->under_way = false;
 }
 
-/* Whoever holds an instance takes none of the places: there are as many of them as there are instances. */
-static bool take_hold(struct client *c, struct instance *instance, const struct request *request)
+/* Whoever holds an instance takes none of the places: there are as many of them as there are instances. NULL: it was
+ * answered. */
+static struct handed *take_hold(struct client *c, struct instance *instance, const struct request *request)
 {
     const char *reason = NULL;
     struct handed *handed = NULL;
@@ -240,20 +249,22 @@ static bool take_hold(struct client *c, struct instance *instance, const struct 
     struct err result = handed_parse(request->swtpm, c->taken, &c->taken_count, &handed, &reason);
     if (result.code) {
         client_answer_error(c, result, instance->row.label, reason);
-        return false;
+        return NULL;
     }
-    handed_begin(instance, handed, &holder);
+    handed_hold(handed, instance, &holder);
     c->holds = instance;
     c->admin->client_count--;
-    return true;
+    return handed;
 }
+
+static const char holds_already[] = "this connection holds an instance already";
 
 /* NULL: it may be held. */
 static const char *why_not_held(const struct client *c, const struct instance *instance, bool serves,
                                 struct err *out_error)
 {
     *out_error = FAIL(VERB_STATE);
-    if (c->holds) return "this connection holds an instance already";
+    if (c->holds) return holds_already;
     if (instance_awaits_import(instance)) return "it has no TPM yet: vtpmctl import goes on with it";
     *out_error = FAIL(STATE_LOCKED);
     if (instance->handed && handed_is_held(instance->handed)) return "another process serves it on sockets of its own";
@@ -270,10 +281,27 @@ static void do_start_handed(struct client *c, struct instance *instance, const s
         client_answer_error(c, error, instance->row.label, reason);
         return;
     }
-    if (!take_hold(c, instance, request)) return;
+    struct handed *handed = take_hold(c, instance, request);
+    if (!handed) return;
+    handed_begin(instance, handed);
     instance->wanted = true;
     settings_save(instance, NULL);
     act_start(instance, request->declare_dead, request->wait, on_act, c);
+}
+
+/* He holds the process that is to take over, and the instance once it has. */
+static void do_start_incoming(struct client *c, struct instance *instance, const struct request *request)
+{
+    struct handed *handed = NULL;
+    if (request->swtpm && c->holds) {
+        client_answer_error(c, FAIL(VERB_STATE), instance->row.label, holds_already);
+        return;
+    }
+    if (request->swtpm) {
+        handed = take_hold(c, instance, request);
+        if (!handed) return;
+    }
+    incoming_start(instance, request->listen, handed, on_act, c);
 }
 
 static void do_hold(struct client *c, const struct request *request)
@@ -282,19 +310,25 @@ static void do_hold(struct client *c, const struct request *request)
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
     const char *reason = why_not_held(c, instance, true, &error);
-    if (reason)
+    if (reason) {
         client_answer_error(c, error, instance->row.label, reason);
-    else if (take_hold(c, instance, request))
-        client_answer(c, "return", view_instance(instance));
+        return;
+    }
+    struct handed *handed = take_hold(c, instance, request);
+    if (!handed) return;
+    handed_begin(instance, handed);
+    client_answer(c, "return", view_instance(instance));
 }
 
 static void do_await(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
-    c->awaits = c->holds == instance && (!request->has_version || instance->recorded == request->version);
+    /* What another process commits meanwhile is no news to whoever holds the one that is to take over. */
+    const bool as_known = !request->has_version || instance->recorded == request->version;
+    c->awaits = c->holds == instance && (as_known || incoming_is_held_by(instance, c));
     c->awaits_news = request->has_version;
-    if (!c->awaits) client_answer(c, "return", view_instance(instance));
+    if (!c->awaits) answer_await(c, instance, NULL);
 }
 
 static void do_start(struct client *c, const struct request *request)
@@ -303,20 +337,24 @@ static void do_start(struct client *c, const struct request *request)
     if (!instance) return;
     if (request->listen && !request->incoming)
         client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "listen goes with incoming; else create said it");
-    else if (request->incoming && request->swtpm)
-        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "swtpm does not go with incoming");
+    else if (request->listen && request->swtpm)
+        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label,
+                            "listen does not go with swtpm, which has sockets");
+    else if (request->incoming)
+        do_start_incoming(c, instance, request);
     else if (request->swtpm)
         do_start_handed(c, instance, request);
-    else if (request->incoming)
-        incoming_start(instance, request->listen, on_act, c);
     else
         act_start(instance, request->declare_dead, request->wait, on_act, c);
 }
 
+/* Whoever holds the process that is to take over means that one. */
 static void do_stop(struct client *c, const struct request *request)
 {
     struct instance *instance = named(c, request->instance);
-    if (instance) (request->incoming ? incoming_stop : act_stop)(instance, on_act, c);
+    if (!instance) return;
+    const bool incoming = request->incoming || incoming_is_held_by(instance, c);
+    (incoming ? incoming_stop : act_stop)(instance, on_act, c);
 }
 
 static void do_suspend(struct client *c, const struct request *request)

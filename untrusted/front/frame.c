@@ -17,6 +17,7 @@ const struct dialect dialect_20 = {
     .retry = TPM_RC_RETRY,
     .command_size = TPM_RC_COMMAND_SIZE,
     .locality = TPM_RC_LOCALITY,
+    .startup = {.tag = 0x8001, .code = 0x144, .clear = 0, .done = 0x100}, /* TPM_RC_INITIALIZE */
 };
 
 void tpm_error_response(const struct dialect *dialect, uint32_t code, uint8_t out_response[TPM_HEADER_SIZE])

@@ -16,8 +16,6 @@
 #define AGAIN_USEC          UINT64_C(5000)
 /* With more, sd-event reads a file to spread wake-ups, which a confined process may not. */
 #define TIMER_ACCURACY_USEC 1
-#define TPM_CC_STARTUP      0x44u
-#define TPM_RC_INITIALIZE   0x100u
 #define STARTUP_SIZE        12u
 
 enum connection_state {
@@ -490,11 +488,20 @@ static void perform_own(struct front *front, enum front_verb verb, struct span c
     front->owner.perform(front->owner.ctx, &request);
 }
 
+static const struct dialect *dialect_of(const struct front *front)
+{
+    return front->manners.of_12 ? &dialect_12 : &dialect_20;
+}
+
 static void start_up(struct front *front)
 {
-    const uint8_t command[STARTUP_SIZE] = {
-        0x80, 0x01, 0, 0, 0, STARTUP_SIZE, 0, 0, 0x01, TPM_CC_STARTUP, 0, (uint8_t)front->manners.startup_type};
-    perform_own(front, FRONT_COMMAND, span_of(command, sizeof command));
+    const struct dialect *dialect = dialect_of(front);
+    const uint16_t type = dialect->startup.clear + (front->manners.from_saved ? 1 : 0);
+    uint8_t command[STARTUP_SIZE];
+    struct writer w = writer_of(command, sizeof command);
+    const bool fits = !write_be16(&w, dialect->startup.tag).code && !write_be32(&w, STARTUP_SIZE).code &&
+                      !write_be32(&w, dialect->startup.code).code && !write_be16(&w, type).code;
+    if (fits) perform_own(front, FRONT_COMMAND, writer_span(&w));
 }
 
 static void dispatch(struct front *front)
@@ -515,8 +522,8 @@ static void started_up(struct front *front, struct err result, struct span respo
     uint32_t code = 0;
     front->starting_up = false;
     const bool read = !result.code && !read_span(&r, TPM_HEADER_SIZE - 4, &head).code && !read_be32(&r, &code).code;
-    if (!read || (code && code != TPM_RC_INITIALIZE))
-        log_line(LOG_LEVEL_ERROR, "TPM2_Startup was not done: %s, response code %#x", err_sentence(result),
+    if (!read || (code && code != dialect_of(front)->startup.done))
+        log_line(LOG_LEVEL_ERROR, "the TPM was not started: %s, response code %#x", err_sentence(result),
                  (unsigned)code);
 }
 

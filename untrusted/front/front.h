@@ -52,8 +52,9 @@ struct front_manners {
     bool terminates;         /* the end of a data connection that has spoken ends the process */
     bool disconnects;        /* a data connection is closed after each response */
     bool rejects_locality_4; /* on all control channels */
-    bool starts_up;          /* the first command of all is TPM2_Startup(startup_type) */
-    uint16_t startup_type;
+    bool starts_up;          /* the first command of all is TPM2_Startup, or TPM_Startup of a TPM 1.2 */
+    bool from_saved;         /* with the argument that goes on from what was saved */
+    bool of_12;
 };
 
 /* Before the first front_listen. */

@@ -93,6 +93,12 @@ struct dialect {
     uint32_t retry;        /* the TPM could not start it now */
     uint32_t command_size; /* no command has this size */
     uint32_t locality;     /* there is no such locality */
+    struct {
+        uint16_t tag;
+        uint32_t code;  /* of TPM2_Startup, TPM_Startup */
+        uint16_t clear; /* its argument; the number behind it goes on from what was saved */
+        uint32_t done;  /* the answer of a TPM that was started already */
+    } startup;
 };
 
 extern const struct dialect dialect_20;

@@ -22,6 +22,7 @@ const struct dialect dialect_12 = {
     .retry = TPM_RETRY,
     .command_size = TPM_BAD_PARAM_SIZE,
     .locality = TPM_BAD_LOCALITY,
+    .startup = {.tag = 0x00c1, .code = 0x99, .clear = 1, .done = 0x26}, /* TPM_INVALID_POSTINIT */
 };
 
 static void stream_parse(struct span received, const struct channel *channel, bool powered, struct message *out_message)

@@ -64,7 +64,7 @@ static struct err set_startup(void *ctx, const char *value)
     const bool state = strcmp(value, "state") == 0;
     if (!state && strcmp(value, "clear") != 0) return command_usage("--startup wants clear or state, not", value);
     options->manners.starts_up = true;
-    options->manners.startup_type = state;
+    options->manners.from_saved = state;
     return OK;
 }
 

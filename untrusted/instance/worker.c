@@ -194,6 +194,7 @@ static struct err open_tunnel(struct worker *w)
     TRY(front_open(w->event, &owner, (uint8_t *)w->memory.data + TUNNEL_ROOM, &w->front));
     if (w->start->follows) manners.starts_up = false; /* the machine does it when it has reset the TPM */
     if (w->start->incoming) manners.off = true;
+    manners.of_12 = w->resources->options->endpoints.of_12;
     front_behave(w->front, &manners);
     tunnel_attach(w->tunnel, w->front);
     return OK;

@@ -58,6 +58,19 @@ static struct err take_names(struct held *held, const json_t *instance, struct e
     return OK;
 }
 
+static const char *family_of(const struct place *place)
+{
+    return place->of_12 ? "1.2" : "2.0";
+}
+
+static struct err check_family(const struct place *place, const json_t *instance, struct explanation *why)
+{
+    const char *family = json_string_value(json_object_get(instance, "tpm"));
+    if (family && strcmp(family, family_of(place)) == 0) return OK;
+    return explain(why, FAIL(TPM_FAMILY), "%.200s/" PLACE_MARKER " names a TPM %s: %s", place->directory,
+                   family ? family : "?", place->of_12 ? "add --tpm2" : "leave --tpm2 out");
+}
+
 static struct err show(struct held *held, const struct place *place, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
@@ -73,6 +86,7 @@ static struct err show(struct held *held, const struct place *place, struct expl
             "is to be given up, remove that file",
             place->directory, place->id, err.code == ERR_DELETED ? "was deleted" : "this vtpmd does not have");
     if (err.code) return explain(why, err, "%s", explanation_text(&refusal, err));
+    TRY(check_family(place, instance, why));
     return take_names(held, instance, why);
 }
 
@@ -84,10 +98,11 @@ static bool random_text(char out[RANDOM_TEXT_SIZE])
     return true;
 }
 
-static struct err ask_create(struct held *held, const char *label, json_t **out_instance, struct explanation *why)
+static struct err ask_create(struct held *held, const struct place *place, const char *label, json_t **out_instance,
+                             struct explanation *why)
 {
-    return ctl_call(&held->ctl, "create", json_pack("{s:s, s:b}", "label", label, "start", 0), LONG_SECONDS, NULL,
-                    out_instance, why);
+    json_t *arguments = json_pack("{s:s, s:b, s:s}", "label", label, "start", 0, "tpm", family_of(place));
+    return ctl_call(&held->ctl, "create", arguments, LONG_SECONDS, NULL, out_instance, why);
 }
 
 static struct err create(struct held *held, struct place *place, struct explanation *why)
@@ -96,11 +111,11 @@ static struct err create(struct held *held, struct place *place, struct explanat
     char random[RANDOM_TEXT_SIZE];
     char label[PLACE_LABEL_MAX];
     place_label(place->directory, NULL, label);
-    struct err err = ask_create(held, label, &instance, why);
+    struct err err = ask_create(held, place, label, &instance, why);
     if (err.code == ERR_LABEL_TAKEN) {
         ENSURE(random_text(random), SYSTEM);
         place_label(place->directory, random, label);
-        err = ask_create(held, label, &instance, why);
+        err = ask_create(held, place, label, &instance, why);
     }
     TRY(err);
     TRY(take_names(held, instance, why));
@@ -130,7 +145,8 @@ static json_t *describe(const struct swtpm_options *options)
     return what;
 }
 
-static struct err ask_with_sockets(struct held *held, const char *verb, json_t **out_instance, struct explanation *why)
+static struct err ask_with_sockets(struct held *held, const char *verb, bool incoming, json_t **out_instance,
+                                   struct explanation *why)
 {
     int fds[SWTPM_SOCKETS_MAX];
     size_t count = 0;
@@ -143,10 +159,21 @@ static struct err ask_with_sockets(struct held *held, const char *verb, json_t *
     (void)json_object_set_new(held->what, "sockets", roles);
     held->ctl.handed = count ? fds : NULL;
     held->ctl.handed_count = count;
-    struct err err = ctl_call(&held->ctl, verb, json_pack("{s:s, s:O}", "instance", held->id, "swtpm", held->what),
-                              LONG_SECONDS, NULL, out_instance, why);
+    json_t *arguments = json_pack("{s:s, s:O}", "instance", held->id, "swtpm", held->what);
+    if (incoming) (void)json_object_set_new(arguments, "incoming", json_true());
+    struct err err = ctl_call(&held->ctl, verb, arguments, LONG_SECONDS, NULL, out_instance, why);
     held->ctl.handed = NULL;
     return err;
+}
+
+static json_int_t start_of(const json_t *instance)
+{
+    return json_integer_value(json_object_get(instance, "start"));
+}
+
+static json_int_t incoming_of(const json_t *instance)
+{
+    return json_integer_value(json_object_get(json_object_get(instance, "incoming"), "pid"));
 }
 
 struct err held_start(struct held *held, const struct swtpm_options *options, struct swtpm_sockets *sockets,
@@ -156,17 +183,30 @@ struct err held_start(struct held *held, const struct swtpm_options *options, st
     held->sockets = sockets;
     held->what = describe(options);
     ENSURE(held->what, NO_MEMORY);
-    struct err err = ask_with_sockets(held, "start", &instance, why);
+    struct err err = ask_with_sockets(held, "start", options->incoming, &instance, why);
     for (int tries = BUSY_TRIES; err.code == ERR_STATE_LOCKED && tries > 0; tries--) {
         (void)usleep(BUSY_USEC);
-        err = ask_with_sockets(held, "start", &instance, why);
+        err = ask_with_sockets(held, "start", options->incoming, &instance, why);
     }
     TRY(err);
+    held->incoming = options->incoming ? incoming_of(instance) : 0;
+    held->before = start_of(instance);
     swtpm_sockets_release_clients(sockets);
     return OK;
 }
 
 /* --- after a new start of vtpmd --- */
+
+/* A process that had not taken over yet has ended with the vtpmd that was to tell it. */
+static struct err check_taken_over(struct held *held, struct explanation *why)
+{
+    json_t *instance DEFER(json_close) = NULL;
+    if (!held->incoming) return OK;
+    TRY(ctl_call(&held->ctl, "show", json_pack("{s:s}", "instance", held->id), SHORT_SECONDS, NULL, &instance, why));
+    if (json_integer_value(json_object_get(instance, "pid")) == held->incoming) return OK;
+    if (start_of(instance) != held->before) return FAIL(HELD); /* somebody has, maybe this one */
+    return explain(why, FAIL(VERB_STATE), "%s: vtpmd was started anew before the TPM was brought here", held->label);
+}
 
 static struct err hold_again(struct held *held, struct explanation *why)
 {
@@ -178,8 +218,9 @@ static struct err hold_again(struct held *held, struct explanation *why)
         (void)usleep(RETURN_USEC);
         *why = (struct explanation){0};
         err = ctl_open(held->socket, SHORT_SECONDS, &held->ctl, why);
-        if (!err.code) err = ask_with_sockets(held, "hold", &instance, why);
-        if (held->ctl.outcome == CTL_REFUSED) break;
+        if (!err.code) err = check_taken_over(held, why);
+        if (!err.code) err = ask_with_sockets(held, "hold", false, &instance, why);
+        if (held->ctl.outcome == CTL_REFUSED || err.code == ERR_VERB_STATE) break;
     }
     if (!err.code) log_line(LOG_LEVEL_NOTICE, "vtpmd at %s is there again", held->socket);
     return err;
@@ -197,7 +238,15 @@ struct err held_await(struct held *held, json_int_t version, const struct ctl_wa
     }
     TRY(err);
     *out_runs = json_is_true(json_object_get(*out_instance, "held"));
+    if (*out_runs && incoming_of(*out_instance) != held->incoming) held->incoming = 0;
     return OK;
+}
+
+bool held_is_here(const struct held *held, const json_t *instance)
+{
+    const char *state = json_string_value(json_object_get(instance, "state"));
+    const bool served = state && strcmp(state, "running") == 0;
+    return !held->incoming && (json_is_true(json_object_get(instance, "held")) || !served);
 }
 
 struct err held_stop(struct held *held, struct explanation *why)
@@ -259,10 +308,8 @@ void held_copy_state(struct held *held, const struct place *place, json_int_t *v
         log_line(LOG_LEVEL_WARNING, "the copy of the state is not up to date: %s", explanation_text(&why, err));
     else if (*aside)
         log_line(LOG_LEVEL_WARNING,
-                 "%s/" PLACE_COPY
-                 " was not what had been written there; it is kept as %s and was not used: the state is "
-                 "vtpmd's",
-                 place->directory, aside);
+                 "%s/%s was not what had been written there; it is kept as %s and was not used: the state is vtpmd's",
+                 place->directory, place->copy, aside);
 }
 
 /* --- its end for good --- */

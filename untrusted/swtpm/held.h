@@ -19,6 +19,8 @@ struct held {
     const char *socket; /* vtpmd's */
     json_t *what;       /* the argument "swtpm" */
     struct swtpm_sockets *sockets;
+    json_int_t incoming; /* the process that is to take the TPM over; 0: none, or it has */
+    json_int_t before;   /* the start that it takes over from */
     char id[ID_TEXT_SIZE];
     char label[PLACE_LABEL_MAX];
 };
@@ -33,7 +35,7 @@ void held_close(struct held *held);
 /* The instance of the place; made if the place names none. out_made: it was. ERR_NO_INSTANCE, ERR_DELETED and vtpmd's. */
 struct err held_find(struct held *held, struct place *place, bool *out_made, struct explanation *why);
 
-/* Starts it on the sockets, which stay this process's. */
+/* Starts it on the sockets, which stay this process's; or, as options say, another process of it that takes over. */
 struct err held_start(struct held *held, const struct swtpm_options *options, struct swtpm_sockets *sockets,
                       struct explanation *why);
 
@@ -43,6 +45,8 @@ struct err held_start(struct held *held, const struct swtpm_options *options, st
  */
 struct err held_await(struct held *held, json_int_t version, const struct ctl_watch *watch, bool *out_runs,
                       json_t **out_instance, struct explanation *why);
+/* The instance as it is shown is served by what was started here, or by nobody: copies of its state are this process's. */
+bool held_is_here(const struct held *held, const json_t *instance);
 /* In order, and waits for it. */
 struct err held_stop(struct held *held, struct explanation *why);
 /* Copies its newest sealed state into the place; what goes wrong is a line in the log. version: of what was copied. */

@@ -208,7 +208,7 @@ static bool get_info(const struct call *call)
     uint32_t result = 0;
     const uint64_t flags = strtoull(call->value, &end, 0);
     if (!*call->value || *end) {
-        (void)fprintf(stderr, "Cannot parse the flags '%s'.\n", call->value);
+        (void)fputs("Cannot parse info flags.\n", stderr);
         return false;
     }
     if (control_info(call->fd, flags, &result, text).code) {

@@ -37,13 +37,16 @@ const char swtpm_help[] = "TPM emulator with choice of interface: enclave-vtpm's
     "--locality [reject-locality-4][,allow-set-locality]\n"                                                            \
     "--pid file=<path>|fd=<fd>\n"                                                                                      \
     "--log file=<path>|fd=<fd>[,level=<n>][,prefix=<prefix>][,truncate]\n"                                             \
+    "--migration [incoming][,release-lock-outgoing]\n"                                                                 \
+    "                 : incoming: off until a client brings what another process of this TPM has saved;\n"             \
+    "                   the other one has no effect: whoever goes on first has the TPM\n"                              \
     "--key, --migration-key\n"                                                                                         \
     "                 : read and not used: the state is always sealed, under keys that are nobody's\n"                 \
     "--seccomp action=none|kill|log\n"                                                                                 \
     "                 : has no effect: the process that serves confines itself always\n"                               \
     "-r|--runas <user>, -R|--chroot <dir>\n"                                                                           \
     "                 : of this process; the one that serves has a user of its own\n"                                  \
-    "--tpm2           : has to be given\n"                                                                             \
+    "--tpm2           : a TPM 2.0; without it a TPM 1.2\n"                                                             \
     "--print-capabilities, --print-states\n"                                                                           \
     "-h|--help\n"                                                                                                      \
     "\n"                                                                                                               \
@@ -136,8 +139,8 @@ static const struct sub locality_subs[] = {
 static const struct sub seccomp_subs[] = {{"action", SUB_TEXT, AT(seccomp), NULL}, {0}};
 
 static const struct sub migration_subs[] = {
-    {"release-lock-outgoing", SUB_IGNORED, 0, NULL}, /* no directory is locked */
-    {"incoming", SUB_REFUSED, 0, "a TPM that comes from another host is not in this release"},
+    {"release-lock-outgoing", SUB_IGNORED, 0, NULL}, /* no directory is locked; whoever goes on first has the TPM */
+    {"incoming", SUB_FLAG, AT(incoming), NULL},
     {0},
 };
 
@@ -327,9 +330,14 @@ static struct err check_flags(struct swtpm_options *options, struct explanation 
 {
     const int startups = options->startup_clear + options->startup_state + options->startup_none;
     if (options->startup_deactivated)
-        return explain(why, FAIL(USAGE), "--flags startup-deactivated is of a TPM 1.2: use startup-clear");
+        return explain(why, FAIL(USAGE),
+                       "--flags startup-deactivated: a TPM is started with its state; use startup-clear");
     if (startups > 1) return explain(why, FAIL(USAGE), "--flags has one startup-... only");
     if (startups) options->not_need_init = true;
+    if (options->incoming && options->not_need_init)
+        return explain(
+            why, FAIL(USAGE),
+            "--migration incoming: the TPM is off until CMD_INIT, which follows its state; leave --flags out");
     return OK;
 }
 
@@ -337,10 +345,6 @@ static struct err check(struct swtpm_options *options, struct explanation *why)
 {
     TRY(check_state(options, why));
     if (options->print_capabilities) return OK;
-    if (!options->tpm2)
-        return explain(why, FAIL(USAGE),
-                       "without --tpm2 this would be a TPM 1.2, which this release does not have: add "
-                       "--tpm2");
     if (options->print_states) return OK;
     TRY(check_flags(options, why));
     TRY(check_channel("ctrl", &options->control, why));
@@ -349,6 +353,10 @@ static struct err check(struct swtpm_options *options, struct explanation *why)
         return explain(why, FAIL(USAGE), "the data channel has two places: --server, --port or --fd");
     const bool chardev = options->interface == SWTPM_CHARDEV;
     const int devices = options->device + !!options->device_path + (options->data_fd >= 0);
+    if (chardev && !options->tpm2)
+        return explain(why, FAIL(USAGE), "swtpm chardev: a TPM 1.2 is served on sockets only: add --tpm2");
+    if (chardev && options->incoming)
+        return explain(why, FAIL(USAGE), "--migration incoming: the TPM of a device does not move; use swtpm socket");
     if (chardev && devices != 1) return explain(why, FAIL(USAGE), "which device? --vtpm-proxy, --chardev or --fd");
     if (!chardev && !options->control.given && !options->data.given && options->data_fd < 0)
         return explain(why, FAIL(USAGE), "nobody could reach the TPM: --ctrl, --server, --port or --fd is missing");

@@ -57,6 +57,7 @@ struct swtpm_options {
     bool not_need_init, startup_clear, startup_state, startup_none, startup_deactivated;
     bool reject_locality_4, allow_set_locality;
     const char *seccomp, *user, *root;
+    bool incoming; /* --migration */
     bool daemon, terminate, tpm2;
     bool print_capabilities, print_states, help, version;
 };

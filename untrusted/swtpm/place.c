@@ -11,7 +11,7 @@
 #include <openssl/evp.h>
 
 #define DIGEST_NAME "vtpm-copied"
-#define TEMPORARY   "TMP2-00.permall"
+#define TEMPORARY   "TMP-00.permall"
 #define DIGEST_SIZE 32
 #define DIGEST_TEXT (2 * DIGEST_SIZE + 1)
 #define UUID_SIZE   36u
@@ -86,7 +86,12 @@ static bool has(const struct place *place, const char *name)
 
 static struct err check_no_state(const struct place *place, struct explanation *why)
 {
-    static const char *const names[] = {PLACE_COPY, "tpm2-00.volatilestate", "tpm-00.permall"};
+    static const char *const names[] = {PLACE_COPY, "tpm2-00.volatilestate"};
+    if (has(place, PLACE_COPY_12))
+        return explain(why, FAIL(STATE_MISSING),
+                       "%.200s holds the state of a TPM 1.2 of swtpm's (" PLACE_COPY_12
+                       "), and nothing is made in its place; it cannot be brought here",
+                       place->directory);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (has(place, names[i]))
             return explain(why, FAIL(STATE_MISSING),
@@ -96,9 +101,11 @@ static struct err check_no_state(const struct place *place, struct explanation *
     return OK;
 }
 
-struct err place_open(const char *directory, unsigned mode, struct place *out_place, struct explanation *why)
+struct err place_open(const char *directory, unsigned mode, bool of_12, struct place *out_place,
+                      struct explanation *why)
 {
-    struct place place = {.directory = directory, .mode = mode};
+    struct place place = {
+        .directory = directory, .mode = mode, .copy = of_12 ? PLACE_COPY_12 : PLACE_COPY, .of_12 = of_12};
     struct stat status;
     struct instance_id id;
     char path[PATH_MAX];
@@ -134,7 +141,7 @@ struct err place_mark(struct place *place, const char *id, struct explanation *w
 
 void place_forget(const struct place *place)
 {
-    static const char *const names[] = {PLACE_MARKER, DIGEST_NAME, PLACE_COPY};
+    const char *const names[] = {PLACE_MARKER, DIGEST_NAME, place->copy};
     char path[PATH_MAX];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (path_of(place, names[i], path)) (void)unlink(path);
@@ -229,17 +236,17 @@ struct err place_copy(const struct place *place, struct span state, char out_asi
     char before[DIGEST_TEXT];
     *out_aside = '\0';
     ENSURE(digest_text(state, digest), CRYPTO);
-    if (!path_of(place, PLACE_COPY, path)) return explain(why, FAIL(USAGE), "--tpmstate: the path is too long");
+    if (!path_of(place, place->copy, path)) return explain(why, FAIL(USAGE), "--tpmstate: the path is too long");
     if (!is_untouched(place, path, before)) TRY(put_aside(path, out_aside, why));
     if (!*out_aside && strcmp(before, digest) == 0) return OK;
     /* The digest goes first: what is there when this is cut off is one that differs from it, and nothing is lost. */
     TRY(write_file(place, DIGEST_NAME, DIGEST_NAME ".tmp", span_of(digest, strlen(digest)), 0644, why));
-    return write_file(place, PLACE_COPY, TEMPORARY, state, place->mode, why);
+    return write_file(place, place->copy, TEMPORARY, state, place->mode, why);
 }
 
 size_t place_copy_size(const struct place *place)
 {
     char path[PATH_MAX];
     struct stat status;
-    return path_of(place, PLACE_COPY, path) && lstat(path, &status) == 0 ? (size_t)status.st_size : 0;
+    return path_of(place, place->copy, path) && lstat(path, &status) == 0 ? (size_t)status.st_size : 0;
 }

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+
 #include "untrusted/host/log.h"
 #include "untrusted/swtpm/control_client.h"
 #include "untrusted/swtpm/held.h"
@@ -25,6 +27,7 @@
 #include "untrusted/swtpm/setup_config.h"
 #include "untrusted/swtpm/setup_options.h"
 #include "untrusted/swtpm/setup_tpm.h"
+#include "untrusted/swtpm/setup_tpm12.h"
 
 #define COMPATIBLE_VERSION   "0.7.1"
 #define STATE_MODE           0640u
@@ -32,8 +35,9 @@
 #define INFO_FLAGS           3u /* TPMSpecification, TPMAttributes */
 
 static const char capabilities[] =
-    "{ \"type\": \"swtpm_setup\", \"features\": [ \"tpm-2.0\", \"cmdarg-keyfile-fd\", \"cmdarg-pwdfile-fd\", "
-    "\"cmdarg-write-ek-cert-files\", \"cmdarg-create-config-files\", \"cmdarg-reconfigure-pcr-banks\", "
+    "{ \"type\": \"swtpm_setup\", \"features\": [ \"tpm-1.2\", \"tpm-2.0\", \"cmdarg-keyfile-fd\", "
+    "\"cmdarg-pwdfile-fd\", \"tpm12-not-need-root\", \"cmdarg-write-ek-cert-files\", \"cmdarg-create-config-files\", "
+    "\"cmdarg-reconfigure-pcr-banks\", "
     "\"tpm2-rsa-keysize-2048\", \"tpm2-rsa-keysize-3072\" ], \"version\": \"" COMPATIBLE_VERSION "\" }\n";
 
 struct setup {
@@ -131,7 +135,7 @@ static struct err start(struct setup *s, struct explanation *why)
     TRY(held_start(&s->held, &options, &s->sockets, why));
     if (control_info(s->control, INFO_FLAGS, &result, s->info).code || result)
         return explain(why, FAIL(PROTOCOL), "Could not get the TPM spec and attribute parameters.");
-    return setup_tpm_open(s->data, &s->tpm, why);
+    return s->options.tpm2 ? setup_tpm_open(s->data, &s->tpm, why) : OK;
 }
 
 /* --- what is made --- */
@@ -205,13 +209,74 @@ static struct err choose_banks(struct setup *s, struct explanation *why)
     return OK;
 }
 
+static struct err author_20(struct setup *s, struct explanation *why)
+{
+    TRY(make_keys(s, why));
+    TRY(choose_banks(s, why));
+    return setup_tpm_shut_down(s->tpm, why);
+}
+
+/* --- of a TPM 1.2 --- */
+
+#define OWNER_PASSWORD "ooo" /* swtpm_setup's */
+#define SRK_PASSWORD   "sss"
+
+static struct err secret_of(const char *password, const char *otherwise, bool well_known,
+                            uint8_t out_secret[SETUP12_SECRET_SIZE])
+{
+    const char *text = password ? password : otherwise;
+    memset(out_secret, 0, SETUP12_SECRET_SIZE);
+    ENSURE(well_known || EVP_Digest(text, strlen(text), out_secret, NULL, EVP_sha1(), NULL) == 1, CRYPTO);
+    return OK;
+}
+
+static struct err take_ownership(struct setup *s, const uint8_t ek[SETUP12_MODULUS_SIZE], struct explanation *why)
+{
+    uint8_t owner[SETUP12_SECRET_SIZE];
+    uint8_t srk[SETUP12_SECRET_SIZE];
+    TRY(secret_of(s->options.owner_password, OWNER_PASSWORD, s->options.owner_well_known, owner));
+    TRY(secret_of(s->options.srk_password, SRK_PASSWORD, s->options.srk_well_known, srk));
+    TRY(setup12_take_ownership(s->data, ek, owner, srk, why));
+    log_line(LOG_LEVEL_INFO, "Successfully took ownership of the TPM.");
+    return OK;
+}
+
+static struct err certify_12(struct setup *s, enum setup12_certificate which, const char *key, struct explanation *why)
+{
+    static struct certificate certificate;
+    const bool of_ek = which == SETUP12_EK;
+    const struct certificate_request request = {of_ek ? "ek" : "platform", key, s->info, &s->options, &s->config};
+    TRY(certificate_make(&request, &certificate, why));
+    TRY(setup12_keep_certificate(s->data, which, span_of(certificate.bytes, certificate.size), why));
+    log_line(LOG_LEVEL_INFO, "Successfully created NVRAM area for %s certificate.", of_ek ? "EK" : "Platform");
+    return of_ek ? keep_file(s, "rsa2048", &certificate, why) : OK;
+}
+
+static struct err author_12(struct setup *s, struct explanation *why)
+{
+    uint8_t modulus[SETUP12_MODULUS_SIZE];
+    char text[2 * SETUP12_MODULUS_SIZE + 1];
+    TRY(setup12_enable(s->data, why));
+    if (s->options.create_ek) {
+        TRY(setup12_make_ek(s->data, modulus, why));
+        log_line(LOG_LEVEL_INFO, "Successfully created EK.");
+        for (size_t i = 0; i < sizeof modulus; i++)
+            (void)snprintf(text + 2 * i, 3, "%02x", modulus[i]);
+    }
+    if (s->options.take_ownership) TRY(take_ownership(s, modulus, why));
+    if (s->options.create_ek_certificate) TRY(certify_12(s, SETUP12_EK, text, why));
+    if (s->options.create_platform_certificate) TRY(certify_12(s, SETUP12_PLATFORM, text, why));
+    if (!s->options.lock) return OK;
+    TRY(setup12_lock(s->data, why));
+    log_line(LOG_LEVEL_INFO, "Successfully locked NVRAM access.");
+    return OK;
+}
+
 static struct err author(struct setup *s, struct explanation *why)
 {
     json_int_t version = 0;
     TRY(start(s, why));
-    TRY(make_keys(s, why));
-    TRY(choose_banks(s, why));
-    TRY(setup_tpm_shut_down(s->tpm, why));
+    TRY((s->options.tpm2 ? author_20 : author_12)(s, why));
     TRY(held_stop(&s->held, why));
     held_copy_state(&s->held, &s->place, &version);
     return OK;
@@ -226,7 +291,7 @@ static struct err run(struct setup *s, struct explanation *why)
     TRY(drain_keys(&s->options, why));
     TRY(setup_config_read(s->options.config, &s->config, why));
     if (s->options.tpm) log_line(LOG_LEVEL_NOTICE, "--tpm %s: the TPM is vtpmd's", s->options.tpm);
-    TRY(place_open(s->options.directory, STATE_MODE, &s->place, why));
+    TRY(place_open(s->options.directory, STATE_MODE, !s->options.tpm2, &s->place, why));
     TRY(choose_instance(s, &done, why));
     if (done) return OK;
     log_time(s, "Starting", true);

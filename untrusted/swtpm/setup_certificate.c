@@ -62,7 +62,7 @@ static void write_arguments(const struct certificate_request *request, const cha
     add(a, "--logfile", options->log_file);
     add(a, "--vmid", options->vm);
     add_info(a, info);
-    add_flag(a, "--tpm2", true);
+    add_flag(a, "--tpm2", options->tpm2);
     add_flag(a, "--allow-signing", options->allow_signing);
     add_flag(a, "--decryption", options->decryption);
     add(a, "--configfile", request->config->tool_config);

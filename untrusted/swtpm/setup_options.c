@@ -13,8 +13,11 @@ const char setup_help[] =
     "\n"
     "--tpm-state <dir>, --tpmstate <dir>\n"
     "                 : the state directory; its file vtpm-instance will name the TPM\n"
-    "--tpm2           : has to be given\n"
-    "--createek       : create an RSA and an ECC endorsement key\n"
+    "--tpm2           : a TPM 2.0; without it a TPM 1.2\n"
+    "--createek       : create an RSA and an ECC endorsement key; of a TPM 1.2 the one there is\n"
+    "--take-ownership : of a TPM 1.2; with\n"
+    "  --ownerpass <password>, --owner-well-known, --srkpass <password>, --srk-well-known\n"
+    "                 : ooo and sss if they are not given\n"
     "--allow-signing, --decryption\n"
     "                 : what these keys may do; with signing they are not standard ones\n"
     "--create-spk     : create a storage primary key, RSA or with --ecc ECC\n"
@@ -43,7 +46,7 @@ const char setup_help[] =
     "\n"
     "VTPM_SOCKET in the environment names the socket of vtpmd (/run/vtpm/admin.sock).\n";
 
-enum row_kind { ROW_FLAG, ROW_TEXT, ROW_MAYBE, ROW_IGNORED, ROW_IGNORED_TEXT };
+enum row_kind { ROW_FLAG, ROW_TEXT, ROW_MAYBE, ROW_IGNORED_TEXT };
 
 static const struct row {
     const char *name;
@@ -61,10 +64,10 @@ static const struct row {
     {"allow-signing", ROW_FLAG, AT(allow_signing)},
     {"decryption", ROW_FLAG, AT(decryption)},
     {"take-ownership", ROW_FLAG, AT(take_ownership)},
-    {"ownerpass", ROW_IGNORED_TEXT, 0},
-    {"owner-well-known", ROW_IGNORED, 0},
-    {"srkpass", ROW_IGNORED_TEXT, 0},
-    {"srk-well-known", ROW_IGNORED, 0},
+    {"ownerpass", ROW_TEXT, AT(owner_password)},
+    {"owner-well-known", ROW_FLAG, AT(owner_well_known)},
+    {"srkpass", ROW_TEXT, AT(srk_password)},
+    {"srk-well-known", ROW_FLAG, AT(srk_well_known)},
     {"create-ek-cert", ROW_FLAG, AT(create_ek_certificate)},
     {"create-platform-cert", ROW_FLAG, AT(create_platform_certificate)},
     {"lock-nvram", ROW_FLAG, AT(lock)},
@@ -106,17 +109,36 @@ static void take_row(const struct row *row, const char *value, struct setup_opti
     if (row->kind == ROW_MAYBE) *(const char **)field = value ? value : "";
 }
 
+static struct err check_12(const struct setup_options *options, struct explanation *why)
+{
+    const struct {
+        const char *name;
+        bool given;
+    } of_20[] = {
+        {"create-spk", options->create_spk},
+        {"reconfigure", options->reconfigure},
+        {"ecc", options->ecc},
+        {"allow-signing", options->allow_signing},
+        {"decryption", options->decryption},
+        {"pcr-banks", options->banks != NULL},
+        {"rsa-keysize", options->rsa_bits_text != NULL},
+    };
+    for (size_t i = 0; i < sizeof of_20 / sizeof *of_20; i++)
+        if (of_20[i].given) return explain(why, FAIL(USAGE), "--%s requires --tpm2.", of_20[i].name);
+    return OK;
+}
+
 static struct err check(struct setup_options *options, struct explanation *why)
 {
-    if (!options->tpm2)
-        return explain(why, FAIL(USAGE),
-                       "without --tpm2 this would be a TPM 1.2, which this release does not have: add --tpm2");
     if (!options->directory) return explain(why, FAIL(USAGE), "--tpm-state must be provided");
     if (strncmp(options->directory, "dir://", 6) == 0) options->directory += 6;
     if (strncmp(options->directory, "file://", 7) == 0)
         return explain(why, FAIL(USAGE), "--tpm-state %.100s: a single file is not kept here; name a directory",
                        options->directory);
-    if (options->take_ownership) return explain(why, FAIL(USAGE), "Taking ownership is not supported for TPM 2.");
+    if (options->tpm2 && options->take_ownership)
+        return explain(why, FAIL(USAGE), "Taking ownership is not supported for TPM 2.");
+    if (!options->tpm2) TRY(check_12(options, why));
+    if (options->take_ownership) options->create_ek = true;
     if (options->create_platform_certificate) options->create_ek_certificate = true;
     if (options->create_ek_certificate) options->create_ek = true;
     if (options->reconfigure && (options->create_ek || options->create_spk))

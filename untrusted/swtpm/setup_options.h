@@ -16,6 +16,8 @@ struct setup_options {
     const char *key_file, *password_file, *key_fd, *password_fd, *cipher;
     const char *config_files; /* --create-config-files, "" without a value; NULL: not given */
     const char *tpm;
+    const char *owner_password, *srk_password; /* of a TPM 1.2; NULL: swtpm_setup's */
+    bool owner_well_known, srk_well_known;
     unsigned rsa_bits; /* 2048 or 3072 */
     bool tpm2, create_ek, create_ek_certificate, create_platform_certificate, create_spk;
     bool allow_signing, decryption, ecc, lock, overwrite, not_overwrite, reconfigure, take_ownership, display;

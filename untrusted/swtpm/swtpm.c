@@ -30,11 +30,13 @@
 #define COMPATIBLE_VERSION "0.7.1" /* whose command line this is */
 #define LOG_PREFIX_MAX     80u
 
+/* The last ones are told of a TPM 2.0 only. */
 static const char capabilities[] =
-    "{ \"type\": \"swtpm\", \"features\": [ \"tpm-2.0\", \"tpm-send-command-header\", \"flags-opt-startup\", "
+    "{ \"type\": \"swtpm\", \"features\": [ \"tpm-1.2\", \"tpm-2.0\", \"tpm-send-command-header\", "
+    "\"flags-opt-startup\", "
     "\"ctrl-opt-terminate\", \"cmdarg-seccomp\", \"cmdarg-key-fd\", \"cmdarg-pwd-fd\", \"cmdarg-print-states\", "
-    "\"cmdarg-chroot\", \"nvram-backend-dir\", \"rsa-keysize-1024\", \"rsa-keysize-2048\", \"rsa-keysize-3072\" ], "
-    "\"version\": \"" COMPATIBLE_VERSION "\" }\n";
+    "\"cmdarg-chroot\", \"cmdarg-migration\", \"nvram-backend-dir\"%s ], \"version\": \"" COMPATIBLE_VERSION "\" }\n";
+static const char capabilities_20[] = ", \"rsa-keysize-1024\", \"rsa-keysize-2048\", \"rsa-keysize-3072\"";
 
 struct program {
     struct swtpm_options options;
@@ -191,7 +193,12 @@ static struct err start(struct program *p, struct explanation *why)
     bool made = false;
     TRY(held_open(&p->held, why));
     TRY(change_root(p->options.root, why));
-    TRY(place_open(p->options.directory, p->options.state_mode, &p->place, why));
+    TRY(place_open(p->options.directory, p->options.state_mode, !p->options.tpm2, &p->place, why));
+    if (p->options.incoming && !p->place.has_id)
+        return explain(why, FAIL(STATE_MISSING),
+                       "--migration incoming: %.200s names no instance; a TPM is moved between two processes of one "
+                       "vtpmd, and both have the same --tpmstate",
+                       p->place.directory);
     TRY(swtpm_sockets_open(&p->options, &p->sockets, why));
     TRY(prepare_device(p, why));
     TRY(held_find(&p->held, &p->place, &made, why));
@@ -225,10 +232,12 @@ static struct err serve(struct program *p, struct explanation *why)
     for (bool runs = true; runs;) {
         json_t *instance DEFER(json_close) = NULL;
         TRY(held_await(&p->held, p->copied, &watch, &runs, &instance, why));
-        held_copy_state(&p->held, &p->place, &p->copied);
+        const bool is_here = held_is_here(&p->held, instance);
+        if (is_here) held_copy_state(&p->held, &p->place, &p->copied);
         if (runs && p->stopping) return held_stop(&p->held, why);
         const char *reason = json_string_value(json_object_get(instance, "reason"));
         if (!runs && reason) return explain(why, FAIL(PEER_CLOSED), "%s: %.300s", p->held.label, reason);
+        if (!runs && !is_here) log_line(LOG_LEVEL_NOTICE, "%s: another process has taken its TPM over", p->held.label);
     }
     return OK;
 }
@@ -257,8 +266,10 @@ static int inform(const struct swtpm_options *options)
     static const char *const helps[] = {swtpm_help, swtpm_socket_help, swtpm_chardev_help};
     if (options->version)
         puts("TPM emulator version " COMPATIBLE_VERSION ", as enclave-vtpm " VTPM_VERSION " speaks it");
+    else if (options->help)
+        (void)fputs(helps[options->interface], stdout);
     else
-        (void)fputs(options->help ? helps[options->interface] : capabilities, stdout);
+        printf(capabilities, options->tpm2 ? capabilities_20 : "");
     return fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
@@ -270,7 +281,7 @@ int main(int argc, char **argv)
     struct err err = swtpm_options_parse(argc, argv, &p.options, &why);
     if (!err.code && (p.options.version || p.options.help || p.options.print_capabilities)) return inform(&p.options);
     if (!err.code && p.options.print_states) {
-        err = place_open(p.options.directory, 0, &p.place, &why);
+        err = place_open(p.options.directory, 0, !p.options.tpm2, &p.place, &why);
         if (!err.code) return print_states(&p.place);
     }
     if (!err.code) err = open_log(&p.options, &why);

@@ -703,7 +703,7 @@ static void the_tpm_is_started_before_the_first_command(void **state)
 {
     (void)state;
     const uint8_t startup[] = {0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 1};
-    behave((struct front_manners){.starts_up = true, .startup_type = 1});
+    behave((struct front_manners){.starts_up = true, .from_saved = true});
     int data = fake_front_connect(&f, DATA);
     f.hold = true;
     client_send(data, command, sizeof command);
@@ -715,6 +715,22 @@ static void the_tpm_is_started_before_the_first_command(void **state)
     fake_front_release(&f);
     expect_size(data, 10);
     assert_int_equal(f.count, 2);
+    close(data);
+}
+
+static void a_tpm_12_is_started_in_its_own_words(void **state)
+{
+    (void)state;
+    const uint8_t startup[] = {0x00, 0xc1, 0, 0, 0, 12, 0, 0, 0, 0x99, 0, 1};
+    behave((struct front_manners){.starts_up = true, .of_12 = true});
+    int data = fake_front_connect(&f, DATA);
+    client_send(data, command, sizeof command);
+    f.hold = true;
+    fake_front_pump(&f);
+    assert_int_equal(f.command_size, sizeof startup);
+    assert_memory_equal(f.command, startup, sizeof startup);
+    fake_front_release(&f);
+    fake_front_release(&f);
     close(data);
 }
 
@@ -804,6 +820,7 @@ int main(void)
         FRONT_TEST(a_session_of_no_endpoint_is_not_adopted),
         FRONT_TEST(a_tpm_that_is_off_is_on_after_init),
         FRONT_TEST(the_tpm_is_started_before_the_first_command),
+        FRONT_TEST(a_tpm_12_is_started_in_its_own_words),
         FRONT_TEST(the_end_of_a_data_connection_may_be_the_end),
         FRONT_TEST(a_response_may_end_its_connection),
         FRONT_TEST(a_client_that_was_there_before_is_served_until_it_goes),

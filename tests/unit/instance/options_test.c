@@ -183,7 +183,7 @@ static void descriptors_may_be_served(void **state)
     assert_int_equal(options.endpoints.places[0].fd, 3);
     assert_int_equal(options.endpoints.places[1].fd, -1);
     assert_true(options.manners.off && options.manners.terminates && options.manners.starts_up);
-    assert_int_equal(options.manners.startup_type, 1);
+    assert_true(options.manners.from_saved);
     options = good(WORDS("--daemon", "/d", "--id", UUID, "--swtpm-fd", "data-client:5"));
     assert_true(options.endpoints.places[0].connected);
     static const char *const wrong[] = {"data:2", "data:x", "data:", "control:none", "mssim:3", "data-client:1024"};

@@ -62,6 +62,7 @@ static void libvirts_line_is_taken(void **state)
     assert_string_equal(options.directory, "/var/s");
     assert_int_equal(options.state_mode, 0600);
     assert_true(options.terminate && options.tpm2 && !options.not_need_init);
+    assert_false(options.incoming);
     assert_int_equal(options.key_count, 2);
     assert_int_equal(options.keys[1].password_fd, 28);
 }
@@ -78,6 +79,14 @@ static void setups_line_is_taken(void **state)
     assert_int_equal(options.control.client_fd, 5);
     assert_int_equal(options.control.fd, -1);
     assert_int_equal(options.log_fd, 1);
+}
+
+static void a_tpm_may_be_incoming(void **state)
+{
+    (void)state;
+    assert_true(
+        good(WORDS("socket", "--tpm2", STATE, CONTROL, "--migration", "release-lock-outgoing,incoming")).incoming);
+    assert_false(good(WORDS("chardev", "--tpm2", STATE, "--fd", "3", "--migration", "release-lock-outgoing")).incoming);
 }
 
 static void what_is_left_out_has_swtpms_default(void **state)
@@ -113,7 +122,7 @@ static void a_startup_needs_no_init(void **state)
     assert_true(good(WORDS("socket", "--tpm2", STATE, CONTROL, "--flags", "startup-state")).not_need_init);
     assert_true(good(WORDS("socket", "--tpm2", STATE, CONTROL, "--flags", "startup-none")).not_need_init);
     bad("one startup", WORDS("socket", "--tpm2", STATE, CONTROL, "--flags", "startup-none,startup-clear"));
-    bad("TPM 1.2", WORDS("socket", "--tpm2", STATE, CONTROL, "--flags", "startup-deactivated"));
+    bad("use startup-clear", WORDS("socket", "--tpm2", STATE, CONTROL, "--flags", "startup-deactivated"));
 }
 
 static void a_flag_may_have_a_value(void **state)
@@ -141,11 +150,13 @@ static void what_cannot_be_is_refused(void **state)
 {
     (void)state;
     bad("Unsupported TPM interface", WORDS("cuse"));
-    bad("add --tpm2", WORDS("socket", STATE, CONTROL));
+    bad("add --tpm2", WORDS("chardev", STATE, "--fd", "3"));
     bad("nobody could reach", WORDS("socket", "--tpm2", STATE));
     bad("use dir=DIRECTORY", WORDS("socket", "--tpm2", CONTROL, "--tpmstate", "backend-uri=file:///x"));
     bad("either of them", WORDS("socket", "--tpm2", CONTROL, "--tpmstate", "backend-uri=dir:///x,dir=/y"));
-    bad("--migration incoming", WORDS("socket", "--tpm2", STATE, CONTROL, "--migration", "incoming"));
+    bad("leave --flags out",
+        WORDS("socket", "--tpm2", STATE, CONTROL, "--migration", "incoming", "--flags", "startup-clear"));
+    bad("does not move", WORDS("chardev", "--tpm2", STATE, "--fd", "3", "--migration", "incoming"));
     bad("--tpmstate backup", WORDS("socket", "--tpm2", STATE, CONTROL, "--tpmstate", "backup"));
     bad("--profile", WORDS("socket", "--tpm2", STATE, CONTROL, "--profile", "name=null"));
     bad("--pcap", WORDS("socket", "--tpm2", STATE, CONTROL, "--pcap", "file=/x"));
@@ -215,6 +226,16 @@ static void a_certificate_implies_its_key(void **state)
     assert_int_equal(setup_good(WORDS("--tpm2", "--tpm-state", "/s", "--rsa-keysize", "3072")).rsa_bits, 3072);
 }
 
+static void without_tpm2_it_is_a_tpm_12(void **state)
+{
+    (void)state;
+    assert_false(good(WORDS("socket", STATE, CONTROL)).tpm2);
+    struct setup_options options =
+        setup_good(WORDS("--tpm-state", "/s", "--take-ownership", "--ownerpass", "one", "--srk-well-known"));
+    assert_true(!options.tpm2 && options.create_ek && options.srk_well_known && !options.owner_well_known);
+    assert_string_equal(options.owner_password, "one");
+}
+
 static void files_may_be_asked_for_with_or_without_how(void **state)
 {
     (void)state;
@@ -227,7 +248,9 @@ static void files_may_be_asked_for_with_or_without_how(void **state)
 static void setup_refuses_what_cannot_be(void **state)
 {
     (void)state;
-    setup_bad("add --tpm2", WORDS("--tpm-state", "/s"));
+    setup_bad("--create-spk requires", WORDS("--tpm-state", "/s", "--create-spk"));
+    setup_bad("--pcr-banks requires", WORDS("--tpm-state", "/s", "--pcr-banks", "sha256"));
+    setup_bad("--reconfigure requires", WORDS("--tpm-state", "/s", "--reconfigure"));
     setup_bad("--tpm-state must", WORDS("--tpm2"));
     setup_bad("single file", WORDS("--tpm2", "--tpm-state", "file:///s"));
     setup_bad("Taking ownership", WORDS("--tpm2", "--tpm-state", "/s", "--take-ownership"));
@@ -241,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(libvirts_line_is_taken),
         cmocka_unit_test(setups_line_is_taken),
+        cmocka_unit_test(a_tpm_may_be_incoming),
         cmocka_unit_test(what_is_left_out_has_swtpms_default),
         cmocka_unit_test(a_port_disconnects_and_a_server_is_tcp),
         cmocka_unit_test(a_startup_needs_no_init),
@@ -250,6 +274,7 @@ int main(void)
         cmocka_unit_test(numbers_are_checked),
         cmocka_unit_test(the_state_may_come_from_the_environment),
         cmocka_unit_test(a_certificate_implies_its_key),
+        cmocka_unit_test(without_tpm2_it_is_a_tpm_12),
         cmocka_unit_test(files_may_be_asked_for_with_or_without_how),
         cmocka_unit_test(setup_refuses_what_cannot_be),
     };

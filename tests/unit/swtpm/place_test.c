@@ -48,7 +48,7 @@ static int clear(void **state)
 static struct place opened(void)
 {
     struct place place = {0};
-    assert_ok(place_open(directory, 0640, &place, &why));
+    assert_ok(place_open(directory, 0640, false, &place, &why));
     return place;
 }
 
@@ -70,11 +70,12 @@ static void a_state_of_swtpms_is_never_taken_for_nothing(void **state)
     (void)state;
     static const char *const names[] = {"tpm2-00.permall", "tpm2-00.volatilestate", "tpm-00.permall"};
     struct place place;
-    for (size_t i = 0; i < 3; i++) {
-        put(names[i], "x");
-        assert_err(place_open(directory, 0, &place, &why), STATE_MISSING);
-        assert_non_null(strstr(why.text, "vtpmctl import"));
-        assert_int_equal(unlink(at(names[i])), 0);
+    for (size_t i = 0; i < 6; i++) {
+        const char *name = names[i % 3];
+        put(name, "x");
+        assert_err(place_open(directory, 0, i < 3, &place, &why), STATE_MISSING);
+        assert_non_null(strstr(why.text, i % 3 < 2 ? "vtpmctl import" : "cannot be brought here"));
+        assert_int_equal(unlink(at(name)), 0);
     }
     put("tpm2-00.permall", "x");
     put(PLACE_MARKER, ID "\n");
@@ -88,10 +89,10 @@ static void what_is_no_marker_is_refused(void **state)
     struct place place;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         put(PLACE_MARKER, texts[i]);
-        assert_err(place_open(directory, 0, &place, &why), BAD_VALUE);
+        assert_err(place_open(directory, 0, false, &place, &why), BAD_VALUE);
     }
-    assert_err(place_open("/nonexistent", 0, &place, &why), SYSTEM);
-    assert_err(place_open("/dev/null", 0, &place, &why), USAGE);
+    assert_err(place_open("/nonexistent", 0, false, &place, &why), SYSTEM);
+    assert_err(place_open("/dev/null", 0, false, &place, &why), USAGE);
 }
 
 static void a_label_is_the_uuid_or_the_last_names(void **state)
