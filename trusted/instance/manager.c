@@ -4,7 +4,8 @@
  * Guarantees: nothing is provisioned before the manager's REPORT verified, and only once in the enclave's life; the
  * keys of states depend on the MRENCLAVE that was verified; only the version and digest of the very state that is under
  * way release what waits for it; only the answer to the newest question is a lease; a session that could not be resumed
- * leaves the old one as it was. Not guaranteed: that the manager's ledger is the newest there is.
+ * leaves the old one as it was; an enclave that is to take over resumes none. Not guaranteed: that the manager's ledger is
+ * the newest there is.
  */
 #include "trusted/instance/instance.h"
 
@@ -285,7 +286,8 @@ struct err manager_resume(void *ctx, struct span body, struct writer *out)
     uint8_t bytes[PEER_MESSAGE_MAX];
     struct writer message = writer_of(bytes, sizeof bytes);
     (void)body; /* the table says that it is empty */
-    ENSURE(instance->ready, CALL_STATE);
+    /* A candidate was told no resumption key: to one of zeros anybody could answer, and redeem it with a root of his own. */
+    ENSURE(instance->ready && !instance->incoming.candidate, CALL_STATE);
     peer_close(&instance->resuming);
     TRY(peer_resume(&instance->crypto, &instance->known, &instance->resuming, &message));
     return effect_peer(out, writer_span(&message));

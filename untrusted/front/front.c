@@ -48,6 +48,7 @@ struct given_blob {
     uint8_t *bytes; /* owned; NULL: none is there */
     size_t size;
     size_t taken;
+    const struct connection *giver; /* until all of it has come */
 };
 
 struct connection {
@@ -178,7 +179,13 @@ static void release_buffer(struct connection *c)
     if (was_empty) feed_starved(c->front);
 }
 
-/* Forgets the connection; its descriptor stays open. */
+static void drop_blob(struct given_blob *blob)
+{
+    free(blob->bytes);
+    *blob = (struct given_blob){0};
+}
+
+/* Forgets the connection, and what it has not given all of; its descriptor stays open. */
 static void connection_detach(struct connection *c)
 {
     struct front *front = c->front;
@@ -187,6 +194,8 @@ static void connection_detach(struct connection *c)
     c->starved_since = 0;
     for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++)
         if (front->connections[i].machine == c) front->connections[i].machine = NULL;
+    for (size_t i = 0; i < BLOB_COUNT; i++)
+        if (front->blobs[i].giver == c) drop_blob(&front->blobs[i]);
     release_buffer(c);
     c->source = sd_event_source_disable_unref(c->source);
     if (c->passed >= 0) close(c->passed);
@@ -415,12 +424,6 @@ static void answer_outcome(struct connection *c, struct err result, struct span 
         connection_respond(c, response);
 }
 
-static void drop_blob(struct given_blob *blob)
-{
-    free(blob->bytes);
-    *blob = (struct given_blob){0};
-}
-
 static void drop_export(struct front *front)
 {
     free(front->export_given);
@@ -428,36 +431,41 @@ static void drop_export(struct front *front)
     front->export_size = 0;
 }
 
-/* Both blobs behind each other, which is what the owner wants; what there is of them is used once. */
-static struct span take_blobs(struct front *front)
+/* Both blobs behind each other, which is what the owner wants; they are used once. One that is still on its way is none. */
+static struct err take_blobs(struct front *front, struct span *out)
 {
     const struct given_blob *permanent = &front->blobs[0];
     const struct given_blob *volatile_state = &front->blobs[1];
-    const size_t size = permanent->taken + volatile_state->taken;
-    if (front->export_given || size == 0) return span_of(front->export_given, front->export_size); /* asked for again */
-    front->export_given = malloc(size);
-    if (front->export_given) {
-        front->export_size = size;
-        if (permanent->taken) memcpy(front->export_given, permanent->bytes, permanent->taken);
-        if (volatile_state->taken)
-            memcpy(front->export_given + permanent->taken, volatile_state->bytes, volatile_state->taken);
+    const size_t first = permanent->giver ? 0 : permanent->taken;
+    const size_t second = volatile_state->giver ? 0 : volatile_state->taken;
+    if (!front->export_given && first + second > 0) { /* else it is asked for again, or there is none */
+        front->export_given = malloc(first + second);
+        ENSURE(front->export_given, NO_MEMORY); /* without it the machine would be reset */
+        front->export_size = first + second;
+        if (first) memcpy(front->export_given, permanent->bytes, first);
+        if (second) memcpy(front->export_given + first, volatile_state->bytes, second);
     }
     for (size_t i = 0; i < BLOB_COUNT; i++)
         drop_blob(&front->blobs[i]);
-    return span_of(front->export_given, front->export_size);
+    *out = span_of(front->export_given, front->export_size);
+    return OK;
 }
 
 static void perform(struct front *front)
 {
     const struct message *message = &front->running->message;
     const bool located = message->verb == FRONT_COMMAND || message->verb == FRONT_RESET_ESTABLISHED;
-    const struct front_request request = {
+    struct front_request request = {
         .verb = message->verb,
         .locality = located ? message->locality : 0,
-        .command = message->verb == FRONT_RESET ? take_blobs(front) : message->command,
+        .command = message->command,
         .number = message->number,
     };
-    front->owner.perform(front->owner.ctx, &request);
+    struct err taken = message->verb == FRONT_RESET ? take_blobs(front, &request.command) : OK;
+    if (taken.code)
+        front_done(front, taken, span_empty());
+    else
+        front->owner.perform(front->owner.ctx, &request);
 }
 
 static void start(struct front *front, struct connection *c)
@@ -534,7 +542,7 @@ static int on_again(sd_event_source *source, uint64_t usec, void *ctx)
     if (front->running)
         perform(front);
     else
-        front_done(front, OK, span_empty());
+        front_done(front, FAIL(LEASE), span_empty());
     return 0;
 }
 
@@ -636,21 +644,22 @@ static bool is_anothers(const struct connection *c)
 
 /* --- what follows a message --- */
 
-static bool begin_blob(struct front *front, const struct message *message)
+static bool begin_blob(const struct connection *c)
 {
-    struct given_blob *blob = &front->blobs[message->blob];
+    const struct message *message = &c->message;
+    struct given_blob *blob = &c->front->blobs[message->blob];
     drop_blob(blob);
     if (message->follow_size == 0) return true;
-    blob->bytes = malloc(message->follow_size);
-    if (blob->bytes) blob->size = message->follow_size;
-    return blob->bytes;
+    uint8_t *bytes = malloc(message->follow_size);
+    if (bytes) *blob = (struct given_blob){.bytes = bytes, .size = message->follow_size, .giver = c};
+    return bytes;
 }
 
 /* The answer comes behind it; if there is nothing, at once. */
 static void begin_following(struct connection *c)
 {
     struct message *message = &c->message;
-    if (message->follows == FOLLOWS_BLOB && !begin_blob(c->front, message)) {
+    if (message->follows == FOLLOWS_BLOB && !begin_blob(c)) {
         message->follow_size = 0;
         put_code(c, TPM_FAIL);
     }
@@ -662,12 +671,13 @@ static void begin_following(struct connection *c)
 static void keep_part(struct connection *c, struct span part)
 {
     struct given_blob *blob = &c->front->blobs[c->following.blob];
-    if (part.size > blob->size - blob->taken) { /* another client has begun the same one meanwhile */
+    if (blob->giver != c) { /* another client has begun the same one meanwhile, or a reset came between */
         c->following.result = TPM_FAIL;
         return;
     }
     memcpy(blob->bytes + blob->taken, part.data, part.size);
     blob->taken += part.size;
+    if (blob->taken == blob->size) blob->giver = NULL;
 }
 
 /* One part of what follows, as a message of its own. */
@@ -992,15 +1002,23 @@ void front_behave(struct front *front, const struct front_manners *manners)
     front->starting_up = manners->starts_up;
 }
 
+/* Blobs are not handed over. A client who would go on from them has to see that, and not a TPM that was reset. */
+static bool loses_blobs(const struct connection *c)
+{
+    const struct given_blob *blobs = c->front->blobs;
+    return !c->endpoint->protocol->data && (blobs[0].bytes || blobs[1].bytes);
+}
+
 size_t front_hand_over(struct front *front, struct front_session out_sessions[FRONT_CONNECTIONS_MAX])
 {
     size_t count = 0;
     for (size_t i = 0; i < FRONT_CONNECTIONS_MAX; i++) {
         struct connection *c = &front->connections[i];
-        bool idle = c->state == CONNECTION_READING && c->received == 0;
+        if (c->state == CONNECTION_FREE) continue;
+        bool between = c->received == 0 && c->following.what == FOLLOWS_NOTHING;
+        bool idle = c->state == CONNECTION_READING && between && !loses_blobs(c);
         bool waits = c->state == CONNECTION_RUNNING && c->message.verb == FRONT_RESET && !front->export_given &&
                      c->received == c->message.size;
-        if (c->state == CONNECTION_FREE) continue;
         if (idle || waits) {
             out_sessions[count++] = (struct front_session){c->fd, (uint8_t)(c->endpoint - front->endpoints), waits};
             connection_detach(c);

@@ -84,7 +84,8 @@ void front_done(struct front *front, struct err result, struct span response);
 
 /*
  * Hand-over to another process that goes on with the same endpoints, in the same order. Connections that have nothing
- * pending are handed out, the one whose request is with the owner is marked, all others are closed. The descriptors
+ * pending are handed out, the one whose request is with the owner is marked, all others are closed; and so are those of
+ * control channels if an export was given on one, which is not handed over. The descriptors
  * are the caller's then. Returns the number of sessions, at most FRONT_CONNECTIONS_MAX.
  */
 struct front_session {

@@ -389,6 +389,189 @@ static void a_client_that_starved_and_left_takes_no_buffer(void **state)
 
 #define FRONT_TEST(name) cmocka_unit_test_setup_teardown(name, open_front, close_front)
 
+/* --- what follows a message, of clients who want each other no good --- */
+
+static const uint8_t stop[] = {0, 0, 0, 0x0e};
+static const uint8_t succeeded[4];
+
+static void expect(int fd, const void *bytes, size_t size)
+{
+    uint8_t answer[64];
+    fake_front_pump(&f);
+    assert_int_equal(client_receive(fd, answer, sizeof answer), size);
+    assert_memory_equal(answer, bytes, size);
+}
+
+static void switch_off(int control)
+{
+    client_send(control, stop, sizeof stop);
+    expect(control, succeeded, sizeof succeeded);
+}
+
+/* SET_STATEBLOB, its head. */
+static void begin_blob(int control, uint8_t type, uint32_t size)
+{
+    const uint8_t head[16] = {[3] = 0x0d,           [11] = type,  [12] = (uint8_t)(size >> 24), (uint8_t)(size >> 16),
+                              (uint8_t)(size >> 8), (uint8_t)size};
+    client_send(control, head, sizeof head);
+    fake_front_pump(&f);
+}
+
+static void give(int control, uint8_t value, size_t size)
+{
+    uint8_t bytes[1000];
+    memset(bytes, value, sizeof bytes);
+    for (size_t left = size; left > 0;) {
+        const size_t part = left < sizeof bytes ? left : sizeof bytes;
+        client_send(control, bytes, part);
+        fake_front_pump(&f);
+        left -= part;
+    }
+}
+
+static void reset_with(int control, size_t size)
+{
+    client_send(control, init, sizeof init);
+    expect(control, succeeded, sizeof succeeded);
+    assert_int_equal(f.verb, FRONT_RESET);
+    assert_int_equal(f.command_size, size);
+}
+
+static void a_blob_in_single_bytes_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    const uint8_t byte = 'b';
+    int control = fake_front_connect(&f, CONTROL);
+    int others = fake_front_connect(&f, MSSIM_COMMAND);
+    switch_off(control);
+    begin_blob(control, 1, BLOB_MAX);
+    for (size_t i = 0; i < BLOB_MAX; i++) {
+        client_send(control, &byte, 1);
+        fake_front_pump(&f);
+        if (i % 4096 != 0) continue;
+        client_send(others, framed, sizeof framed);
+        fake_front_pump(&f);
+        uint8_t answer[64];
+        assert_in_range(client_receive(others, answer, sizeof answer), 1, sizeof answer);
+    }
+    expect(control, succeeded, sizeof succeeded);
+    reset_with(control, BLOB_MAX);
+    for (size_t i = 0; i < BLOB_MAX; i += 997)
+        assert_int_equal(f.command[i], 'b');
+    close(control);
+    close(others);
+}
+
+static void a_blob_that_is_too_large_is_refused_before_it_comes(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {BLOB_MAX + 1, INT32_MAX, UINT32_MAX};
+    static const uint8_t refused[4] = {0, 0, 0, 3};
+    int control = fake_front_connect(&f, CONTROL);
+    switch_off(control);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        begin_blob(control, 2, sizes[i]);
+        expect(control, refused, sizeof refused);
+    }
+    reset_with(control, 0);
+    close(control);
+}
+
+/* What one gives never gets into what the other one gives, and only what came last is gone on from. */
+static void two_clients_give_a_blob_between_each_other(void **state)
+{
+    (void)state;
+    static const uint8_t failed[4] = {0, 0, 0, 9};
+    int one = fake_front_connect(&f, CONTROL);
+    int other = fake_front_connect(&f, CONTROL);
+    switch_off(one);
+    begin_blob(one, 1, 5000);
+    give(one, 'a', 1000);
+    begin_blob(other, 1, 9000);
+    give(other, 'b', 3000);
+    give(one, 'a', 4000);
+    expect(one, failed, sizeof failed);
+    give(other, 'b', 6000);
+    expect(other, succeeded, sizeof succeeded);
+    reset_with(other, 9000);
+    for (size_t i = 0; i < 9000; i++)
+        assert_int_equal(f.command[i], 'b');
+    close(one);
+    close(other);
+}
+
+static void a_blob_that_another_client_leaves_in_the_middle_is_none(void **state)
+{
+    (void)state;
+    static const uint8_t failed[4] = {0, 0, 0, 9};
+    unsigned before = open_descriptors();
+    int one = fake_front_connect(&f, CONTROL);
+    int other = fake_front_connect(&f, CONTROL);
+    switch_off(one);
+    begin_blob(one, 1, 5000);
+    give(one, 'a', 4999);
+    close(one);
+    reset_with(other, 0);
+    one = fake_front_connect(&f, CONTROL);
+    switch_off(other);
+    begin_blob(one, 2, 5000);
+    give(one, 'a', 4999);
+    reset_with(other, 0); /* and while it is there */
+    give(one, 'a', 1);
+    expect(one, failed, sizeof failed);
+    close(one);
+    close(other);
+    fake_front_pump(&f);
+    assert_int_equal(open_descriptors(), before);
+    assert_true(fake_front_memory_is_wiped(&f));
+}
+
+/* GET_STATEBLOB to one who does not take it: others are served, and it is closed. */
+static void a_blob_that_nobody_reads_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    static uint8_t export[4 + BLOB_MAX] = {0, 0, BLOB_MAX >> 16, 0};
+    const uint8_t get[16] = {[3] = 0x0c, [11] = 1};
+    int controls[8];
+    f.export = span_of(export, sizeof export);
+    for (size_t i = 0; i < sizeof controls / sizeof controls[0]; i++) {
+        const int small = 4096;
+        controls[i] = fake_front_connect(&f, CONTROL);
+        assert_int_equal(setsockopt(controls[i], SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+        client_send(controls[i], get, sizeof get);
+        fake_front_pump(&f);
+        assert_served();
+    }
+    fake_front_pass_time(&f, FRONT_STALL_USEC);
+    for (size_t i = 0; i < sizeof controls / sizeof controls[0]; i++) {
+        assert_true(is_closed(controls[i]));
+        close(controls[i]);
+    }
+    assert_served();
+}
+
+/* One that reads slowly gets all of it. */
+static void a_blob_is_sent_as_it_is_taken(void **state)
+{
+    (void)state;
+    static uint8_t export[4 + BLOB_MAX] = {0, 0, BLOB_MAX >> 16, 0};
+    static uint8_t got[16 + BLOB_MAX];
+    const uint8_t get[16] = {[3] = 0x0c, [11] = 1};
+    for (size_t i = 4; i < sizeof export; i++)
+        export[i] = (uint8_t)(i * 7);
+    f.export = span_of(export, sizeof export);
+    int control = fake_front_connect(&f, CONTROL);
+    client_send(control, get, sizeof get);
+    for (size_t done = 0; done < sizeof got;) {
+        fake_front_pump(&f);
+        ssize_t size = client_receive(control, got + done, sizeof got - done < 1777 ? sizeof got - done : 1777);
+        assert_true(size >= 0);
+        done += (size_t)size;
+    }
+    assert_memory_equal(got + 16, export + 4, BLOB_MAX);
+    close(control);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +592,12 @@ int main(void)
         FRONT_TEST(who_has_spoken_keeps_its_place_against_who_has_not),
         FRONT_TEST(more_clients_than_buffers),
         FRONT_TEST(a_client_that_starved_and_left_takes_no_buffer),
+        FRONT_TEST(a_blob_in_single_bytes_keeps_nobody_waiting),
+        FRONT_TEST(a_blob_that_is_too_large_is_refused_before_it_comes),
+        FRONT_TEST(two_clients_give_a_blob_between_each_other),
+        FRONT_TEST(a_blob_that_another_client_leaves_in_the_middle_is_none),
+        FRONT_TEST(a_blob_that_nobody_reads_keeps_nobody_waiting),
+        FRONT_TEST(a_blob_is_sent_as_it_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -199,6 +199,59 @@ static void a_client_that_stops_in_a_blob_is_closed(void **state)
     close(control);
 }
 
+static void who_gave_a_blob_is_not_handed_over(void **state)
+{
+    (void)state;
+    struct front_session sessions[FRONT_CONNECTIONS_MAX];
+    uint8_t byte;
+    int data = fake_front_connect(&f, DATA);
+    int control = fake_front_connect(&f, CONTROL);
+    ask(control, stop, sizeof stop, success, sizeof success);
+    give_blob(control, 1, 100, 'p', 200);
+    assert_int_equal(front_hand_over(f.front, sessions), 1);
+    assert_int_equal(client_receive(control, &byte, 1), -1);
+    assert_int_equal(client_receive(data, &byte, 1), 0);
+    close(sessions[0].fd);
+    close(control);
+    close(data);
+}
+
+static void who_is_in_the_middle_of_something_is_not_handed_over(void **state)
+{
+    (void)state;
+    struct front_session sessions[FRONT_CONNECTIONS_MAX];
+    const uint8_t hash[12] = {[3] = 0x07, [7] = 100};
+    uint8_t byte;
+    int control = fake_front_connect(&f, CONTROL);
+    client_send(control, hash, sizeof hash);
+    fake_front_pump(&f);
+    assert_int_equal(front_hand_over(f.front, sessions), 0);
+    assert_int_equal(client_receive(control, &byte, 1), -1);
+    close(control);
+}
+
+static void a_reset_that_was_refused_and_left_switches_nothing_on(void **state)
+{
+    (void)state;
+    uint8_t response[20];
+    int control = fake_front_connect(&f, CONTROL);
+    int data = fake_front_connect(&f, DATA);
+    ask(control, stop, sizeof stop, success, sizeof success);
+    f.outcome = FAIL(LEASE);
+    client_send(control, init, sizeof init);
+    fake_front_pump(&f);
+    close(control);
+    fake_front_pump(&f);
+    usleep(20000); /* until it is asked again */
+    fake_front_pump(&f);
+    f.count = 0;
+    client_send(data, command, sizeof command);
+    fake_front_pump(&f);
+    assert_int_equal(f.count, 0);
+    assert_int_equal(client_receive(data, response, sizeof response), 10);
+    close(data);
+}
+
 static void what_is_hashed_comes_in_parts_and_is_answered_once(void **state)
 {
     (void)state;
@@ -791,6 +844,9 @@ int main(void)
         FRONT_TEST(blobs_are_kept_for_the_next_reset_and_used_once),
         FRONT_TEST(a_blob_of_nothing_forgets_it),
         FRONT_TEST(a_client_that_stops_in_a_blob_is_closed),
+        FRONT_TEST(who_gave_a_blob_is_not_handed_over),
+        FRONT_TEST(who_is_in_the_middle_of_something_is_not_handed_over),
+        FRONT_TEST(a_reset_that_was_refused_and_left_switches_nothing_on),
         FRONT_TEST(what_is_hashed_comes_in_parts_and_is_answered_once),
         FRONT_TEST(a_part_that_fails_is_answered_behind_the_last_one),
         FRONT_TEST(an_answer_larger_than_a_buffer_is_sent_whole),

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "tests/fakes/instance_client.h"
+#include "tests/fakes/exports.h"
 #include "tests/fakes/runtime.h"
 
 #define PCR                     10u
@@ -13,11 +13,6 @@
 
 static struct client a, b; /* the enclave that exports, and the one that takes over */
 
-struct bundle {
-    uint32_t permanent_size;
-    size_t size;
-    uint8_t bytes[STATE_MAX];
-};
 static struct bundle taken;
 
 struct answer {
@@ -54,75 +49,6 @@ static void assert_same(const struct answer *one, const struct answer *other)
 {
     assert_int_equal(one->size, other->size);
     assert_memory_equal(one->bytes, other->bytes, one->size);
-}
-
-static struct span u32_of(uint32_t value, uint8_t out[4])
-{
-    for (size_t i = 0; i < 4; i++)
-        out[i] = (uint8_t)(value >> 8 * i);
-    return span_of(out, 4);
-}
-
-static uint16_t begin_export(struct client *c, struct bundle *out)
-{
-    struct reader r = reader_of(client_run(c, K2_EXPORT, span_empty()));
-    uint32_t volatile_size = 0;
-    if (c->code) return c->code;
-    assert_ok(read_u32(&r, &out->permanent_size));
-    assert_ok(read_u32(&r, &volatile_size));
-    out->size = out->permanent_size + volatile_size;
-    assert_in_range(out->size, 1000, sizeof out->bytes);
-    return ERR_NONE;
-}
-
-static void export_from(struct client *c, struct bundle *out)
-{
-    assert_int_equal(begin_export(c, out), ERR_NONE);
-    for (size_t offset = 0; offset < out->size;) {
-        uint8_t bytes[4];
-        struct span part = client_run(c, K2_EXPORT_READ, u32_of((uint32_t)offset, bytes));
-        assert_int_equal(c->code, ERR_NONE);
-        assert_in_range(part.size, 1, out->size - offset);
-        memcpy(out->bytes + offset, part.data, part.size);
-        offset += part.size;
-    }
-}
-
-/* Beside the one that exports: the same instance, of the same manager. */
-static void open_incoming(void)
-{
-    memset(&b, 0, sizeof b);
-    b.manager = a.manager;
-    b.manager.peer = (struct peer){0};
-    b.manager.incoming = true;
-    enclave_process_start(&b.enclave);
-    client_provision(&b);
-    assert_int_equal(client_load(&b, &b.stored), ERR_NONE);
-    client_carry(&b);
-    assert_true(b.manager.ready);
-    client_link(&b);
-}
-
-static void give(struct client *c, const struct bundle *bundle)
-{
-    for (size_t offset = 0; offset < bundle->size;) {
-        uint8_t part[K2_PART_HEADER + K2_PART_MAX];
-        struct writer w = writer_of(part, sizeof part);
-        size_t size = bundle->size - offset < K2_PART_MAX ? bundle->size - offset : K2_PART_MAX;
-        assert_ok(write_u32(&w, (uint32_t)bundle->size));
-        assert_ok(write_u32(&w, (uint32_t)offset));
-        assert_ok(write_bytes(&w, bundle->bytes + offset, size));
-        (void)client_run(c, K2_BUNDLE, writer_span(&w));
-        assert_int_equal(c->code, ERR_NONE);
-        offset += size;
-    }
-}
-
-/* INIT over what came. */
-static uint16_t check(struct client *c)
-{
-    (void)client_run(c, K2_RESET, span_empty());
-    return c->code;
 }
 
 static void take_over_by(const struct tpm_message *m, struct answer *out)
@@ -170,10 +96,10 @@ static void an_export_is_the_state_that_was_committed_with_it(void **state)
 {
     (void)state;
     uint64_t before = a.manager.recorded.version;
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     assert_int_equal(a.manager.recorded.version, before + 1);
     struct bundle again;
-    export_from(&a, &again);
+    exports_read(&a, &again);
     assert_int_equal(a.manager.recorded.version, before + 1);
     assert_int_equal(again.size, taken.size);
     assert_memory_equal(again.bytes, taken.bytes, taken.size);
@@ -188,7 +114,7 @@ static void nothing_of_it_is_in_the_clear(void **state)
     assert_int_equal(tpm_response_code(client_command(&a, &m)), 0);
     tpm_nv_write(&m, NV_INDEX, span_of(secret, sizeof secret));
     assert_int_equal(tpm_response_code(client_command(&a, &m)), 0);
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     assert_null(memmem(taken.bytes, taken.size, secret, sizeof secret));
 }
 
@@ -196,7 +122,7 @@ static void a_tpm_that_is_off_exports_nothing(void **state)
 {
     (void)state;
     (void)client_run(&a, K2_POWER_OFF, span_empty());
-    assert_int_equal(begin_export(&a, &taken), ERR_TPM_OFF);
+    assert_int_equal(exports_begin(&a, &taken), ERR_TPM_OFF);
     uint8_t bytes[4];
     (void)client_run(&a, K2_EXPORT_READ, u32_of(0, bytes));
     assert_int_equal(a.code, ERR_STATE_MISSING);
@@ -206,7 +132,7 @@ static void reading_behind_the_end_is_refused(void **state)
 {
     (void)state;
     uint8_t bytes[4];
-    assert_int_equal(begin_export(&a, &taken), ERR_NONE);
+    assert_int_equal(exports_begin(&a, &taken), ERR_NONE);
     (void)client_run(&a, K2_EXPORT_READ, u32_of((uint32_t)taken.size, bytes));
     assert_int_equal(a.code, ERR_BAD_VALUE);
     (void)client_run(&a, K2_EXPORT_READ, u32_of(UINT32_MAX, bytes));
@@ -218,7 +144,7 @@ static void reading_behind_the_end_is_refused(void **state)
 static void the_first_command_after_it_commits(void **state)
 {
     (void)state;
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     uint64_t version = a.manager.recorded.version;
     struct tpm_message m;
     tpm_pcr_read(&m, PCR); /* which changes nothing */
@@ -246,7 +172,7 @@ static void every_request_that_decides_takes_back(void **state)
         {K2_LOCK, {0}},
     };
     for (size_t i = 0; i < sizeof deciding / sizeof deciding[0]; i++) {
-        export_from(&a, &taken);
+        exports_read(&a, &taken);
         uint64_t version = a.manager.recorded.version;
         (void)client_run(&a, deciding[i].verb, deciding[i].body);
         assert_int_equal(a.manager.recorded.version, version + 1);
@@ -258,7 +184,7 @@ static void asking_does_not_take_back(void **state)
 {
     (void)state;
     uint8_t bytes[4];
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     uint64_t version = a.manager.recorded.version;
     (void)client_run(&a, K2_ESTABLISHED, span_empty());
     (void)client_run(&a, K2_INFO, u32_of(INFO_SPECIFICATION, bytes));
@@ -269,7 +195,7 @@ static void asking_does_not_take_back(void **state)
 static void power_off_and_stop_leave_the_export_open(void **state)
 {
     (void)state;
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     uint64_t version = a.manager.recorded.version;
     (void)client_run(&a, K2_POWER_OFF, span_empty());
     assert_int_equal(a.code, ERR_NONE);
@@ -283,7 +209,7 @@ static void a_reset_after_power_off_takes_back(void **state)
 {
     (void)state;
     struct tpm_message m;
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     uint64_t version = a.manager.recorded.version;
     (void)client_run(&a, K2_POWER_OFF, span_empty());
     (void)client_run(&a, K2_RESET, span_empty());
@@ -299,10 +225,10 @@ static void a_snapshot_that_was_not_left_is_gone_back_to(void **state)
     (void)state;
     struct answer before, after;
     read_pcr(&a, &before);
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     (void)client_run(&a, K2_POWER_OFF, span_empty());
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_NONE);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_NONE);
     read_pcr(&a, &after); /* without a startup */
     assert_same(&before, &after);
 }
@@ -311,11 +237,11 @@ static void a_snapshot_that_was_left_is_refused_and_the_tpm_goes_on(void **state
 {
     (void)state;
     struct answer before, after;
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     extend(&a);
     read_pcr(&a, &before);
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_STATE_OLD);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_STATE_OLD);
     read_pcr(&a, &after);
     assert_same(&before, &after);
 }
@@ -323,7 +249,7 @@ static void a_snapshot_that_was_left_is_refused_and_the_tpm_goes_on(void **state
 /* A machine that is saved to a file and ends; its TPM is started anew when it is brought back. */
 static void save_and_start_again(void)
 {
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     (void)client_run(&a, K2_POWER_OFF, span_empty());
     assert_int_equal(client_stop(&a, INSTANCE_STOP_OFF), ERR_NONE);
     assert_int_equal(a.result.receipt.size, PEER_RECEIPT_SIZE);
@@ -339,14 +265,14 @@ static void what_a_start_left_is_gone_on_from_by_the_next_one(void **state)
     save_and_start_again();
     uint64_t version = a.manager.recorded.version;
     (void)client_run(&a, K2_POWER_OFF, span_empty()); /* as QEMU does */
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_NONE);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_NONE);
     read_pcr(&a, &after);
     assert_same(&before, &after);
     assert_int_equal(a.manager.recorded.version, version + 1);
     (void)client_run(&a, K2_POWER_OFF, span_empty());
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_STATE_OLD); /* once */
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_STATE_OLD); /* once */
 }
 
 static void a_start_that_was_called_off_leaves_it_to_the_next_one(void **state)
@@ -359,8 +285,8 @@ static void a_start_that_was_called_off_leaves_it_to_the_next_one(void **state)
     assert_null(a.result.store.data);
     client_restart(&a);
     client_serve(&a);
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_NONE);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_NONE);
     read_pcr(&a, &after);
     assert_same(&before, &after);
 }
@@ -371,8 +297,8 @@ static void a_start_that_went_on_by_itself_does_not_go_back(void **state)
     struct answer ignored;
     save_and_start_again();
     (void)client_run(&a, K2_RESET, span_empty());
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_STATE_OLD);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_STATE_OLD);
     startup(&a);
     read_pcr(&a, &ignored);
     (void)client_run(&a, K2_POWER_OFF, span_empty());
@@ -381,8 +307,8 @@ static void a_start_that_went_on_by_itself_does_not_go_back(void **state)
     if (a.manager.commits) client_anchor(&a);
     client_restart(&a);
     client_serve(&a); /* of which the version is another one */
-    give(&a, &taken);
-    assert_int_equal(check(&a), ERR_STATE_OLD);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_STATE_OLD);
 }
 
 /* --- taking over --- */
@@ -393,11 +319,11 @@ static void another_enclave_goes_on_where_this_one_stopped(void **state)
     struct answer before, after;
     struct tpm_message m;
     read_pcr(&a, &before);
-    export_from(&a, &taken);
+    exports_read(&a, &taken);
     uint64_t version = a.manager.recorded.version;
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     tpm_pcr_read(&m, PCR);
     take_over_by(&m, &after);
     assert_same(&before, &after);
@@ -414,10 +340,10 @@ static void what_it_took_over_opens_at_its_next_start(void **state)
     (void)state;
     struct answer ignored;
     struct tpm_message m;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     tpm_nv_define(&m, NV_INDEX, 8);
     take_over_by(&m, &ignored);
     client_restart(&b);
@@ -432,10 +358,10 @@ static void it_resumes_its_session_once_it_holds(void **state)
     (void)state;
     struct answer ignored;
     struct tpm_message m;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     tpm_pcr_read(&m, PCR);
     take_over_by(&m, &ignored);
     client_resume(&b);
@@ -447,8 +373,8 @@ static void nothing_runs_before_an_export_was_checked(void **state)
     (void)state;
     static const enum k2_verb verbs[] = {K2_COMMAND,   K2_RESET,    K2_ESTABLISHED, K2_HASH_START,
                                          K2_POWER_OFF, K2_HASH_END, K2_EXPORT,      K2_STORE_VOLATILE};
-    export_from(&a, &taken);
-    open_incoming();
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
         (void)client_run(&b, verbs[i], span_empty());
         assert_int_equal(b.code, ERR_TPM_OFF);
@@ -459,10 +385,10 @@ static void nothing_runs_before_an_export_was_checked(void **state)
 static void the_established_flag_is_told_before_it_holds(void **state)
 {
     (void)state;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     assert_int_equal(client_run(&b, K2_ESTABLISHED, span_empty()).size, 1);
     assert_false(b.manager.redeems);
 }
@@ -471,11 +397,11 @@ static void it_hands_on_what_it_has_not_redeemed(void **state)
 {
     (void)state;
     struct bundle on;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
-    export_from(&b, &on);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
+    exports_read(&b, &on);
     assert_int_equal(on.size, taken.size);
     assert_int_equal(on.permanent_size, taken.permanent_size);
     assert_memory_equal(on.bytes, taken.bytes, taken.size);
@@ -485,10 +411,10 @@ static void a_reset_of_the_machine_may_be_the_first_word(void **state)
 {
     (void)state;
     struct fake_message message;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     (void)client_run(&b, K2_POWER_OFF, span_empty());
     assert_int_equal(client_request(&b, K2_RESET, span_empty()), ERR_NONE);
     client_carry(&b);
@@ -508,10 +434,10 @@ static void the_manager_cannot_redeem_what_was_not_asked(void **state)
 {
     (void)state;
     struct fake_message message;
-    export_from(&a, &taken);
-    open_incoming();
-    give(&b, &taken);
-    assert_int_equal(check(&b), ERR_NONE);
+    exports_read(&a, &taken);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE);
     b.manager.redeems = true;
     fake_manager_redeem(&b.manager, &message);
     assert_int_equal(client_tell(&b, &message), ERR_LINK_ORDER);
