@@ -13,7 +13,8 @@ import struct
 import subprocess
 
 from harness import Daemon, connect_unix, listens, new_directory, program, wait_for
-from machine import BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, libvirts_swtpm, require_extensions, snapshots_file
+from machine import (BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, control_call, libvirts_swtpm, require_extensions,
+                     snapshots_file)
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
 from tpm12_client import Tpm12
@@ -213,7 +214,7 @@ def a_guest_that_is_moved_between_two_of_our_swtpm_loses_no_extension():
 def a_swtpm_that_waits_in_vain_leaves_the_one_that_serves():
     commands = Commands()
     with connect_unix(commands.source) as control:
-        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
         for ends in ("stop", "kill"):
             path, waiting = commands.start_incoming()
             another = subprocess.run([program("swtpm"), "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}2", "--tpmstate",
@@ -228,8 +229,8 @@ def a_swtpm_that_waits_in_vain_leaves_the_one_that_serves():
         wait_for(lambda: "is there again" in commands.first.log(), f"it does not come back: {commands.first.log()}")
         wait_for(lambda: commands.show()["state"] == "running", f"{commands.show()}")
         require(commands.show()["start"] == 1, f"{commands.show()}")
-        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
-        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+        require(control_call(control, CMD_HASH_START) == bytes(4) == control_call(control, CMD_HASH_END), "hashing is refused")
+        require(control_call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
     require(commands.first.wait() == 0, commands.first.log())
     commands.require_copies()
 
@@ -239,16 +240,16 @@ def a_swtpm_whose_tpm_was_taken_over_ends():
     commands = Commands()
     path, second = commands.start_incoming()
     with connect_unix(commands.source) as source, connect_unix(path) as control:
-        require(call(source, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        require(control_call(source, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
         require(give(control, [get_blob(source, kind)[1] for kind in (PERMANENT, VOLATILE)]) == 0, second.log())
-        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
+        require(control_call(control, CMD_HASH_START) == bytes(4) == control_call(control, CMD_HASH_END), "hashing is refused")
         require(commands.first.wait() == 0, commands.first.log())
         require("another process has taken its TPM over" in commands.first.log(), commands.first.log())
         require(commands.show()["start"] == 2, f"{commands.show()}")
         os.kill(commands.show()["pid"], signal.SIGKILL)
         wait_for(lambda: commands.show()["health"] == "awaiting reset", "it is not rebuilt on the sockets of the second one")
     with connect_unix(path) as control:
-        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
     require(second.stop() == 0, second.log())
     commands.require_copies()
 
@@ -257,15 +258,15 @@ def a_swtpm_whose_tpm_was_taken_over_ends():
 def a_swtpm_that_has_ended_leaves_its_tpm_to_one_that_is_incoming():
     commands = Commands()
     with connect_unix(commands.source) as control:
-        require(call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+        require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
         blobs = [get_blob(control, kind)[1] for kind in (PERMANENT, VOLATILE)]
-        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+        require(control_call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
     require(commands.first.wait() == 0, commands.first.log())
     path, second = commands.start_incoming()
     with connect_unix(path) as control:
         require(give(control, blobs) == 0, f"what was exported is not taken: {second.log()}")
         require(commands.show()["start"] == 1, "INIT alone decides")
-        require(call(control, CMD_HASH_START) == bytes(4) == call(control, CMD_HASH_END), "hashing is refused")
+        require(control_call(control, CMD_HASH_START) == bytes(4) == control_call(control, CMD_HASH_END), "hashing is refused")
         shown = commands.show()
         require(shown["state"] == "running" and shown["start"] == 2 and shown["held"], f"{shown}")
     require(second.stop() == 0, second.log())
@@ -275,18 +276,9 @@ def a_swtpm_that_has_ended_leaves_its_tpm_to_one_that_is_incoming():
 
 # --- what a host may try with what was exported ---------------------------------------------------------------------------
 
-def call(stream, number, body=b"", size=4):
-    stream.sendall(struct.pack(">I", number) + body)
-    answer = b""
-    while len(answer) < size:
-        part = stream.recv(size - len(answer))
-        require(part, f"the answer to {number:#x} ends after {answer.hex()}")
-        answer += part
-    return answer
-
-
 def get_blob(control, kind, flags=1):
-    code, out_flags, whole, size = struct.unpack(">IIII", call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16))
+    head = control_call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16)
+    code, out_flags, whole, size = struct.unpack(">IIII", head)
     require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
     blob = b""
     while len(blob) < size:
@@ -305,11 +297,11 @@ def exported(instance):
 
 def give(control, blobs):
     """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
-    require(call(control, CMD_STOP) == bytes(4), "STOP is refused")
+    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
     for kind, blob in zip((PERMANENT, VOLATILE), blobs):
-        require(call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
                 "a blob is refused")
-    return struct.unpack(">I", call(control, CMD_INIT, struct.pack(">I", 1)))[0]
+    return struct.unpack(">I", control_call(control, CMD_INIT, struct.pack(">I", 1)))[0]
 
 
 class Target:
@@ -402,7 +394,7 @@ def an_end_in_order_leaves_the_export_to_be_redeemed():
     target = Target(instance)
     blobs = exported(instance)
     with connect_unix(instance.path + ".ctrl") as control:
-        require(call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+        require(control_call(control, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
     instance.wait_for("it goes on", state="stopped")
     require(target.give(blobs) == 0, "what was exported is not taken")
     require(target.connect().pcr_read(PCR) == before, "the target is another one")
@@ -414,7 +406,7 @@ def a_lock_takes_back():
     target = Target(instance)
     require(target.give(exported(instance)) == 0, "what was exported is not taken")
     with connect_unix(instance.path + ".ctrl") as control:
-        require(call(control, CMD_LOCK_STORAGE, struct.pack(">I", 300)) == bytes(4), "LOCK_STORAGE is refused")
+        require(control_call(control, CMD_LOCK_STORAGE, struct.pack(">I", 300)) == bytes(4), "LOCK_STORAGE is refused")
     require(fails(target.connect()), "the target answers after the lock")
     require(not fails(client), "the source does not answer")
 
@@ -429,10 +421,10 @@ def an_export_that_was_left_opens_nowhere_again():
     require(target.give(blobs) == 0, "INIT only checks what it can")
     require(fails(target.connect()), "the TPM went on from an old moment")
     with connect_unix(instance.path + ".ctrl") as control:
-        require(call(control, CMD_STOP) == bytes(4), "STOP is refused")
+        require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
         for kind, blob in zip((PERMANENT, VOLATILE), blobs):
-            call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob)
-        require(call(control, CMD_INIT, bytes(4)) != bytes(4), "the holder went back to an old moment")
+            control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob)
+        require(control_call(control, CMD_INIT, bytes(4)) != bytes(4), "the holder went back to an old moment")
     instance.call("stop")
     instance.call("start")
     client = instance.connect()

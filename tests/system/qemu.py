@@ -3,12 +3,10 @@
 the socket's path is another than with swtpm, and the PCRs have the same values.
 """
 
-import array
 import socket
-import struct
 
 from harness import Daemon, connect_unix, new_directory
-from machine import Machine, libvirts_swtpm
+from machine import Machine, control_call, libvirts_swtpm
 from tap import require, run, test
 from tpm import Tpm
 
@@ -18,17 +16,6 @@ SET_DATAFD, GET_TPMESTABLISHED, RESET_TPMESTABLISHED = 0x10, 0x04, 0x0B
 
 def pcrs_of(client):
     return [client.pcr_read(index).hex() for index in PCRS]
-
-
-def call(stream, number, body=b"", size=4, descriptors=()):
-    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    stream.sendmsg([struct.pack(">I", number) + body], control)
-    answer = b""
-    while len(answer) < size:
-        part = stream.recv(size - len(answer))
-        require(part, f"the answer to {number:#x} ends after {answer.hex()}")
-        answer += part
-    return answer
 
 
 _expected = []
@@ -43,7 +30,7 @@ def expected():
         machine.kill()
         with connect_unix(path) as control:
             ours, theirs = socket.socketpair()
-            require(call(control, SET_DATAFD, descriptors=[theirs.fileno()]) == bytes(4), "swtpm takes no data channel")
+            require(control_call(control, SET_DATAFD, descriptors=[theirs.fileno()]) == bytes(4), "swtpm takes no data channel")
             theirs.close()
             client = Tpm(ours)
             _expected.append(pcrs_of(client))
@@ -91,14 +78,14 @@ def a_data_descriptor_is_taken_as_swtpm_takes_it():
         with connect_unix(path) as control:
             ours, theirs = socket.socketpair()
             second, other = socket.socketpair()
-            said = [call(control, SET_DATAFD), call(control, SET_DATAFD, descriptors=[theirs.fileno()]),
-                    call(control, SET_DATAFD, descriptors=[other.fileno()])]
+            said = [control_call(control, SET_DATAFD), control_call(control, SET_DATAFD, descriptors=[theirs.fileno()]),
+                    control_call(control, SET_DATAFD, descriptors=[other.fileno()])]
             theirs.close()
             ours.settimeout(10)
             ours.sendall(bytes.fromhex("80010000000c0000017b0008"))
             said.append(ours.recv(100)[:6])
-            said.append(call(control, GET_TPMESTABLISHED, size=8))
-            said += [call(control, RESET_TPMESTABLISHED, bytes([locality, 0, 0, 0])) for locality in range(5)]
+            said.append(control_call(control, GET_TPMESTABLISHED, size=8))
+            said += [control_call(control, RESET_TPMESTABLISHED, bytes([locality, 0, 0, 0])) for locality in range(5)]
             answers.append(said)
             for end in (ours, second, other):
                 end.close()

@@ -72,7 +72,7 @@ static void make(void)
 static void start_incoming(void)
 {
     outcome = (struct outcome){0};
-    incoming_start(host.instance, NULL, keep_outcome, &outcome);
+    incoming_start(host.instance, NULL, NULL, keep_outcome, &outcome);
 }
 
 static void expect_outcome(uint16_t code)
