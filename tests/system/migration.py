@@ -7,10 +7,13 @@ instance, where besides only one of the two goes on, whatever a host does with w
 
 import functools
 import hashlib
+import json
 import os
 import signal
+import socket
 import struct
 import subprocess
+import time
 
 from harness import Daemon, connect_unix, listens, new_directory, program, wait_for
 from machine import (BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, control_call, libvirts_swtpm, require_extensions,
@@ -252,6 +255,28 @@ def a_swtpm_whose_tpm_was_taken_over_ends():
         require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
     require(second.stop() == 0, second.log())
     commands.require_copies()
+
+
+@test
+def who_leaves_before_it_is_answered_leaves_nothing():
+    daemon = Daemon()
+    instance = daemon.create("left")
+    directory = new_directory()
+    for turn in range(20):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(directory, str(turn)))
+            listener.listen(1)
+            admin = daemon.admin()
+            arguments = {"instance": "left", "incoming": True, "swtpm": {"sockets": ["control"], "off": True}}
+            lines = [{"execute": "start", "arguments": arguments}, {"execute": "await", "arguments": {"instance": "left"}},
+                     {"execute": "stop", "arguments": {"instance": "left"}}][:1 + turn % 3]
+            socket.send_fds(admin.stream, ["".join(json.dumps(line) + "\n" for line in lines).encode()], [listener.fileno()])
+            time.sleep(randomness.uniform(0, 0.3))
+            admin.close()
+        wait_for(lambda: not daemon.call("show", instance="left")["incoming"], "the process that was to take over is still there")
+    shown = instance.show()
+    require(shown["state"] == "running" and shown["start"] == 1 and not shown["held"], f"{shown}")
+    require(daemon.process.running(), daemon.log())
 
 
 @test

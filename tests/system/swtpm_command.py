@@ -429,7 +429,7 @@ def a_copy_of_the_state_is_there_and_is_never_used():
 
 # --- swtpm_ioctl -------------------------------------------------------------------------------------------------------
 
-QUESTIONS = ["-c", "-b 0", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3",
+QUESTIONS = ["-c", "-b 0", "-b 3300", "-i", "-e", "-C", "-l 3", "-l 9", "-l x", "-g", "-r 3", "-r 1", "--info 7", "--info 3",
              "--info 0", "--info x", "--info 3x", "-b 0", "-b 3500", "-b x", "--stop", "-e", "-C", "-b 1", "-b 3500", "-b 1048576", "-z", "", "-c -g",
              "--save foo x", "--load volatile /nonexistent"]
 

@@ -171,7 +171,6 @@ static const struct plain {
     [FRONT_HASH_START] = {.verb = K2_HASH_START},
     [FRONT_HASH_DATA] = {.verb = K2_HASH_DATA, .has_bytes = true},
     [FRONT_HASH_END] = {.verb = K2_HASH_END},
-    [FRONT_BUFFER_SIZE] = {.verb = K2_BUFFER_SIZE, .has_number = true},
     [FRONT_INFO] = {.verb = K2_INFO, .has_number = true},
     [FRONT_STORE_VOLATILE] = {.verb = K2_STORE_VOLATILE},
     [FRONT_EXPORT] = {.verb = K2_EXPORT},
@@ -192,13 +191,22 @@ static void run_plain(struct tunnel *t, const struct front_request *request)
         done(t, FAIL(LINK_CLOSED), span_empty());
 }
 
-/* QEMU asks for it before the reset that may bring a lost TPM back, and gives up on an error. */
+static void send_buffer_size(struct tunnel *t)
+{
+    send_with(t, K2_BUFFER_SIZE, 0, &(struct body){.numbers = {t->wanted_size}, .number_count = 1});
+}
+
+/* QEMU asks for it before the reset that may bring a lost TPM back, and gives up on an error. A TPM that its clients have not
+ * initialised yet is off for them, and on inside, where it takes no other size then. */
 static void run_buffer_size(struct tunnel *t, const struct front_request *request)
 {
-    if (has_tpm(t))
-        run_plain(t, request);
-    else
+    t->wanted_size = (uint32_t)request->number;
+    if (!has_tpm(t))
         done(t, OK, span_of(t->buffer_size, sizeof t->buffer_size));
+    else if (t->wanted_size && t->powered)
+        send_request(t, K2_POWER_OFF);
+    else
+        send_buffer_size(t);
 }
 
 /* The next part of what the client gave, or the reset that goes on from it. */
@@ -379,6 +387,11 @@ static void answer(struct tunnel *t, struct err code, struct span response)
 {
     if (!code.code && goes_on(t, response, &code)) {
         (t->sent == K2_BUNDLE ? send_bundle : read_export)(t);
+        return;
+    }
+    if (!code.code && t->verb == FRONT_BUFFER_SIZE && t->sent == K2_POWER_OFF) {
+        t->powered = false;
+        send_buffer_size(t);
         return;
     }
     if (t->sent == K2_BUFFER_SIZE && !code.code && response.size == sizeof t->buffer_size)

@@ -57,6 +57,7 @@ struct tunnel {
         struct span all;
         size_t done;
     } export;
+    uint32_t wanted_size;                    /* that a client wants, while the TPM is switched off for it */
     uint8_t buffer_size[TUNNEL_BUFFER_SIZE]; /* what the enclave has answered last */
     bool is_enrolled;
     uint8_t enrolled[X25519_SIZE]; /* private */

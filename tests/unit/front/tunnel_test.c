@@ -190,7 +190,6 @@ static void verbs_of_one_request_carry_what_they_need(void **state)
         {FRONT_HASH_START, K2_HASH_START, 0, 0},
         {FRONT_HASH_DATA, K2_HASH_DATA, 4, 0},
         {FRONT_HASH_END, K2_HASH_END, 0, 0},
-        {FRONT_BUFFER_SIZE, K2_BUFFER_SIZE, 4, 0},
         {FRONT_INFO, K2_INFO, 4, 0},
         {FRONT_STORE_VOLATILE, K2_STORE_VOLATILE, 0, 0},
         {FRONT_LOCK, K2_LOCK, 0, 0},
@@ -304,6 +303,15 @@ static void the_buffer_size_is_told_without_a_link_too(void **state)
     assert_memory_equal(done_response, first, sizeof first);
     link_up();
     ask_with(FRONT_BUFFER_SIZE, span_empty(), 0xf80);
+    assert_int_equal(sent_verb, K2_POWER_OFF); /* it is on inside, where it takes no other size then */
+    open_request(plaintext);
+    respond(0, NULL, 0);
+    assert_int_equal(sent_verb, K2_BUFFER_SIZE);
+    open_request(plaintext);
+    assert_memory_equal(plaintext + 4, "\x80\x0f\0\0", 4);
+    respond(0, later, sizeof later);
+    ask_with(FRONT_BUFFER_SIZE, span_empty(), 0xf80);
+    assert_int_equal(sent_verb, K2_BUFFER_SIZE);
     open_request(plaintext);
     respond(0, later, sizeof later);
     tunnel_fail(&tunnel, FAIL(PEER_CLOSED));
