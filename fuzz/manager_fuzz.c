@@ -3,6 +3,8 @@
  * size and as many bytes. The records themselves are honest, so that what they carry is reached; channels also get bytes
  * that are no message at all.
  *
+ * An instance is served on one channel, and on another there may be an enclave that is to take over from it.
+ *
  * Holds for every chain: the program never fails, and what is not stored and anchored yet is never answered.
  */
 #include <stdbool.h>
@@ -23,15 +25,28 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHANNEL      1u
-#define STATE_FAILED 5u
+#define CHANNEL           1u
+#define CANDIDATE_CHANNEL 2u
+#define STATE_FAILED      5u
 
-enum step { STEP_REQUEST, STEP_MESSAGE, STEP_WORD, STEP_STORED, STEP_SERVE, STEP_COUNT };
+enum step {
+    STEP_REQUEST,
+    STEP_MESSAGE,
+    STEP_WORD,
+    STEP_STORED,
+    STEP_SERVE,
+    STEP_CANDIDATE,         /* an enclave that is to take over from the newest instance, up to READY */
+    STEP_CANDIDATE_MESSAGE, /* on its channel */
+    STEP_CANDIDATE_WORD,
+    STEP_COUNT,
+};
 
 static struct crypto crypto;
 static struct link k1;
 static struct instance_id instance;
 static struct peer peer;
+static struct peer candidate;
+static uint64_t listening = CHANNEL; /* whose messages are kept */
 static uint64_t requests;
 static uint64_t store;                          /* the one under way, 0: none */
 static uint8_t exchange[8 + ANCHOR_VALUE_SIZE]; /* the answer to the one with the anchor, kept until then */
@@ -83,7 +98,7 @@ static void take_effect(uint32_t kind, struct span bytes)
     }
     if (kind == MANAGER_EFFECT_SEND) {
         must(read_u64(&r, &number));
-        if (number != CHANNEL || sent_count == 4) return;
+        if (number != listening || sent_count == 4) return;
         memcpy(sent[sent_count], r.next, r.left);
         sent_size[sent_count++] = r.left;
     }
@@ -139,23 +154,25 @@ static void request(struct span bytes)
     call(MANAGER_RECORD, writer_span(&sealed));
 }
 
-static void say(struct span message)
+static void say(uint64_t channel, struct span message)
 {
     uint8_t body[sizeof(uint64_t) + PEER_MESSAGE_MAX];
     struct writer w = writer_of(body, sizeof body);
-    must(write_u64(&w, CHANNEL));
+    must(write_u64(&w, channel));
     must(write_span(&w, message));
+    listening = channel;
     call(MANAGER_PEER, writer_span(&w));
 }
 
 /* The word, then its fields, on an established session. */
-static void word(struct span bytes)
+static void word(struct peer *from, uint64_t channel, struct span bytes)
 {
     uint8_t message[PEER_MESSAGE_MAX];
     struct writer w = writer_of(message, sizeof message);
-    if (bytes.size == 0 || peer.step != PEER_ESTABLISHED) return;
-    must(peer_send(&peer, bytes.data[0], span_of(bytes.data + 1, bytes.size - 1), &w));
-    say(writer_span(&w));
+    if (bytes.size == 0 || from->step != PEER_ESTABLISHED) return;
+    must(peer_send(from, bytes.data[0], span_of(bytes.data + 1, bytes.size - 1), &w));
+    say(channel, writer_span(&w));
+    if (bytes.data[0] == PEER_REDEEM && sent_count) abort(); /* before it is stored */
 }
 
 static void ask(uint8_t verb, const void *arguments, size_t size)
@@ -166,7 +183,27 @@ static void ask(uint8_t verb, const void *arguments, size_t size)
     if (store) stored();
 }
 
-/* A new instance up to its PROVISION, as far as the manager lets it. */
+/* From CHALLENGE to PROVISION, as far as the manager lets it. */
+static void attach(uint8_t verb, uint64_t channel, struct peer *out)
+{
+    static const uint8_t holder[ED25519_PUBLIC_SIZE] = "a holder";
+    uint8_t arguments[INSTANCE_ID_SIZE + 8 + X25519_SIZE] = {0};
+    uint8_t message[PEER_MESSAGE_MAX];
+    struct writer w = writer_of(message, sizeof message);
+    listening = channel;
+    ask(MANAGER_DETACH, &channel, sizeof channel);
+    memcpy(arguments, instance.bytes, INSTANCE_ID_SIZE);
+    memcpy(arguments + INSTANCE_ID_SIZE, &channel, sizeof channel);
+    ask(verb, arguments, sizeof arguments);
+    if (sent_count != 1) return;
+    if (peer_prove(&crypto, span_of(sent[0], sent_size[0]), &instance, holder, out, &w).code) return;
+    say(channel, writer_span(&w));
+    if (verb == MANAGER_ATTACH && sent_count) abort(); /* before it is stored */
+    if (store) stored();
+    if (sent_count == 2) must(peer_check_admission(&crypto, out, span_of(sent[0], sent_size[0])));
+}
+
+/* A new instance. */
 static void serve(void)
 {
     static unsigned labels;
@@ -174,24 +211,19 @@ static void serve(void)
                                                (uint8_t)('a' + labels / 26 % 26), (uint8_t)('a' + labels % 26)};
     labels++;
     create[MANAGER_LABEL_SIZE + 64] = MANAGER_ORIGIN_HERE;
-    uint8_t attach[INSTANCE_ID_SIZE + 8 + X25519_SIZE] = {0};
-    uint8_t message[PEER_MESSAGE_MAX];
-    static const uint8_t holder[ED25519_PUBLIC_SIZE] = "a holder";
-    const uint64_t channel = CHANNEL;
+    create[MANAGER_LABEL_SIZE + 65] = PEER_LOCKOUT_TIME;
     if (store) stored();
     ask(MANAGER_CREATE, create, sizeof create);
     ask(MANAGER_START_INSTANCE, instance.bytes, sizeof instance.bytes);
-    ask(MANAGER_DETACH, &channel, sizeof channel);
-    memcpy(attach, instance.bytes, INSTANCE_ID_SIZE);
-    memcpy(attach + INSTANCE_ID_SIZE, &channel, sizeof channel);
-    ask(MANAGER_ATTACH, attach, sizeof attach);
-    if (sent_count != 1) return;
-    struct writer w = writer_of(message, sizeof message);
-    if (peer_prove(&crypto, span_of(sent[0], sent_size[0]), &instance, holder, &peer, &w).code) return;
-    say(writer_span(&w));
-    if (sent_count) abort(); /* before it is stored */
+    attach(MANAGER_ATTACH, CHANNEL, &peer);
+}
+
+static void take_over(void)
+{
+    uint8_t ready[1 + X25519_SIZE] = {PEER_READY};
     if (store) stored();
-    if (sent_count == 2) must(peer_check_admission(&crypto, &peer, span_of(sent[0], sent_size[0])));
+    attach(MANAGER_ATTACH_INCOMING, CANDIDATE_CHANNEL, &candidate);
+    if (candidate.step == PEER_ESTABLISHED) word(&candidate, CANDIDATE_CHANNEL, span_of(ready, sizeof ready));
 }
 
 /* Once for all inputs: K1, open both ways. */
@@ -221,6 +253,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     call(MANAGER_RECORD, writer_span(&w));
     stored(); /* the anchor stands at zeros; */
     stored(); /* the first store */
+    serve();
+    take_over();
+    if (peer.step != PEER_ESTABLISHED || candidate.step != PEER_ESTABLISHED) abort(); /* else it would fuzz refusals */
     return 0;
 }
 
@@ -236,13 +271,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             request(bytes);
             break;
         case STEP_MESSAGE:
-            say(bytes);
+            say(CHANNEL, bytes);
             break;
         case STEP_WORD:
-            word(bytes);
+            word(&peer, CHANNEL, bytes);
             break;
         case STEP_STORED:
             if (store) stored();
+            break;
+        case STEP_CANDIDATE:
+            take_over();
+            break;
+        case STEP_CANDIDATE_MESSAGE:
+            say(CANDIDATE_CHANNEL, bytes);
+            break;
+        case STEP_CANDIDATE_WORD:
+            word(&candidate, CANDIDATE_CHANNEL, bytes);
             break;
         default:
             serve();

@@ -95,6 +95,7 @@ static struct err write_store(struct instance *instance, struct span permanent, 
     struct writer payload;
     struct writer w = writer_of(newest->floors, sizeof newest->floors);
     struct tpm_floors floors;
+    ENSURE(!instance->incoming.candidate, CALL_STATE); /* it has no root yet: it would seal under zeros */
     TRY(effect_reserve(out, INSTANCE_EFFECT_STORE, size, &payload));
     newest->version++;
     TRY(write_u64(&payload, newest->version));

@@ -375,6 +375,25 @@ static void bytes_of_any_number_are_hashed(void **state)
 
 /* --- who says that it may --- */
 
+static void a_candidate_seals_nothing_whatever_is_asked_of_it(void **state)
+{
+    (void)state;
+    static const struct {
+        enum k2_verb verb;
+        size_t size;
+    } asked[] = {{K2_LOCK, 0},        {K2_ESTABLISHED, 0}, {K2_INFO, 4},      {K2_BUFFER_SIZE, 4}, {K2_EXPORT, 0},
+                 {K2_EXPORT_READ, 4}, {K2_BUNDLE, 8},      {K2_POWER_OFF, 0}, {K2_LOCK, 0},        {K2_EXPORT, 0}};
+    static const uint8_t zeros[8];
+    give_the_right_one();
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        assert_int_equal(client_request(&b, asked[i].verb, span_of(zeros, asked[i].size)), ERR_NONE);
+        assert_null(b.result.store.data);
+        assert_int_equal(b.result.peer_count, 0);
+        (void)client_response(&b);
+        assert_int_equal(b.code, ERR_NONE);
+    }
+}
+
 /* What a candidate knows is no secret but the root of exports: the host plays the manager, with a root key of its own. */
 static void the_host_cannot_play_the_manager_to_a_candidate(void **state)
 {
@@ -471,6 +490,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_candidate_takes_no_state_from_the_host, begin, finish),
         cmocka_unit_test_setup_teardown(it_is_read_at_any_offset_and_never_behind_its_end, begin, finish),
         cmocka_unit_test_setup_teardown(bytes_of_any_number_are_hashed, begin, finish),
+        cmocka_unit_test_setup_teardown(a_candidate_seals_nothing_whatever_is_asked_of_it, begin, finish),
         cmocka_unit_test_setup_teardown(the_host_cannot_play_the_manager_to_a_candidate, begin, finish),
         cmocka_unit_test_setup_teardown(nothing_moves_a_candidate_but_redeemed, begin, finish),
         cmocka_unit_test_setup_teardown(redeemed_is_heard_once, begin, finish),
