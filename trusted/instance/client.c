@@ -135,27 +135,29 @@ static struct err reset_established(struct instance *instance, const struct requ
     return effect_settle(instance, out);
 }
 
+/* A TPM in failure mode says so itself, until it is reset. */
+static struct err settle_hashed(struct instance *instance, struct err result, struct writer *out)
+{
+    if (result.code != ERR_TPM_FAILED) TRY(result);
+    client_begin_response(instance, result);
+    return effect_settle(instance, out);
+}
+
 static struct err hash_start(struct instance *instance, const struct request *request, struct writer *out)
 {
     (void)request;
-    TRY(tpm_hash_start(&instance->tpm));
-    client_begin_response(instance, OK);
-    return effect_settle(instance, out);
+    return settle_hashed(instance, tpm_hash_start(&instance->tpm), out);
 }
 
 static struct err hash_data(struct instance *instance, const struct request *request, struct writer *out)
 {
-    TRY(tpm_hash_data(&instance->tpm, request->command));
-    client_begin_response(instance, OK);
-    return effect_settle(instance, out);
+    return settle_hashed(instance, tpm_hash_data(&instance->tpm, request->command), out);
 }
 
 static struct err hash_end(struct instance *instance, const struct request *request, struct writer *out)
 {
     (void)request;
-    TRY(tpm_hash_end(&instance->tpm));
-    client_begin_response(instance, OK);
-    return effect_settle(instance, out);
+    return settle_hashed(instance, tpm_hash_end(&instance->tpm), out);
 }
 
 /* --- what it is --- */

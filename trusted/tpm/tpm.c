@@ -431,25 +431,30 @@ struct err tpm_cut_off(struct tpm *tpm)
     return OK;
 }
 
+/* A TPM 1.2 that is given what belongs to no launch is in failure mode from then on. */
+static struct err hashed(struct tpm *tpm, TPM_RESULT result)
+{
+    if (result == TPM_SUCCESS) return OK;
+    tpm->failed = true;
+    return FAIL(TPM_FAILED);
+}
+
 struct err tpm_hash_start(struct tpm *tpm)
 {
     ENSURE(tpm->on, TPM_OFF);
-    ENSURE(TPM_IO_Hash_Start() == TPM_SUCCESS, TPM);
-    return OK;
+    return hashed(tpm, TPM_IO_Hash_Start());
 }
 
 struct err tpm_hash_data(struct tpm *tpm, struct span data)
 {
     ENSURE(tpm->on, TPM_OFF);
-    ENSURE(TPM_IO_Hash_Data(data.data, (uint32_t)data.size) == TPM_SUCCESS, TPM);
-    return OK;
+    return hashed(tpm, TPM_IO_Hash_Data(data.data, (uint32_t)data.size));
 }
 
 struct err tpm_hash_end(struct tpm *tpm)
 {
     ENSURE(tpm->on, TPM_OFF);
-    ENSURE(TPM_IO_Hash_End() == TPM_SUCCESS, TPM);
-    return OK;
+    return hashed(tpm, TPM_IO_Hash_End());
 }
 
 struct err tpm_set_buffer_size(uint32_t wanted, struct tpm_buffer_size *out)

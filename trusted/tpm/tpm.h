@@ -29,7 +29,7 @@ struct tpm {
     size_t suspended_size;
     uint64_t stored_clock;    /* ms; Clock in permanent */
     struct tpm_floors floors; /* when it was powered off or suspended */
-    bool failed;              /* a TPM 1.2 answered that it is in failure mode */
+    bool failed;              /* a TPM 1.2 is in failure mode */
     bool orderly;             /* the last command was a successful TPM2_Shutdown, or nothing ran since power-on */
 };
 
@@ -98,7 +98,7 @@ struct err tpm_reset_established(struct tpm *tpm, uint8_t locality);
 
 /*
  * A measurement that the machine's chipset makes (Part 1, 34.2): of the H-CRTM before TPM2_Startup, else of a dynamic
- * launch. ERR_TPM_OFF, ERR_TPM.
+ * launch. ERR_TPM_OFF; ERR_TPM_FAILED: a TPM 1.2 has taken it for a failure, and is in failure mode.
  */
 struct err tpm_hash_start(struct tpm *tpm);
 struct err tpm_hash_data(struct tpm *tpm, struct span data);
