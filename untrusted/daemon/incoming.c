@@ -251,10 +251,11 @@ void incoming_redeemed(struct incoming *incoming)
     struct connection *c = incoming->connection;
     const struct store_process identity = incoming->identity;
     struct handed *handed = incoming->handed;
+    i->fenced = true; /* whoever is refused now is not the holder that is lost */
+    if (i->connection) connections_refuse(i->connection, FAIL(FENCED));
     i->incoming = NULL;
     c->incoming = NULL;
     incoming->handed = NULL;
-    if (i->connection) connections_refuse(i->connection, FAIL(FENCED));
     json_decref(i->listens_now);
     i->listens_now = json_incref(incoming->listen);
     process_close(&incoming->process); /* before it is watched for the instance */
