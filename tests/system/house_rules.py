@@ -175,5 +175,13 @@ def run_tests_takes_a_program_without_tap_as_one_test():
     require(counted(build, 1) == ("0 passed, 1 failed, 0 skipped", 1), "failure")
 
 
+@test
+def what_a_fuzzer_finds_is_a_failure():
+    fuzzer = """for one; do case $one in -error_exitcode=*) exit "${one#*=}";; esac; done\nexit 77\n"""
+    script = f"printf '#!/bin/sh\\n%s' '{fuzzer}' >fuzzer; chmod +x fuzzer; exec {ROOT}/fuzz/run ./fuzzer {ROOT}/fuzz"
+    build = programs([(script, "exitcode")])
+    require(counted(build, 0) == ("0 passed, 1 failed, 0 skipped", 1), "it counts as something else")
+
+
 if __name__ == "__main__":
     run()
