@@ -92,6 +92,7 @@ class Libvirt:
                    + f"chown {SWTPM_USER} /var/lib/swtpm-localca\n"
                    + f"exec libvirtd --config {self.directory}/libvirtd.conf --pid-file {self.directory}/pid\n")
         os.environ.update(PATH=commands + ":" + os.environ["PATH"], VTPM_SOCKET=daemon.socket)
+        os.environ.pop("TMPDIR", None)  # the test's own may be closed to SWTPM_USER
         user = pwd.getpwnam(SWTPM_USER)
         os.chmod(daemon.directory, 0o711)
         os.chown(daemon.socket, -1, user.pw_gid)
