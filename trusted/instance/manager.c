@@ -195,6 +195,7 @@ static struct err proven(struct instance *instance, struct span message, struct 
         link_close(&instance->link);
         wipe(instance->root, sizeof instance->root);
         wipe(instance->export_root, sizeof instance->export_root);
+        wipe(instance->root_key, sizeof instance->root_key);
         instance->state = INSTANCE_GREETED;
         return err;
     }

@@ -37,20 +37,9 @@ static int finish(void **state)
     return 0;
 }
 
-static uint16_t attach(uint64_t channel)
-{
-    static const uint8_t front_share[X25519_SIZE] = "the share of the front-end";
-    uint8_t bytes[INSTANCE_ID_SIZE + sizeof channel + X25519_SIZE];
-    struct writer w = writer_of(bytes, sizeof bytes);
-    assert_ok(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
-    assert_ok(write_u64(&w, channel));
-    assert_ok(write_bytes(&w, front_share, sizeof front_share));
-    return rig_ask(&rig, MANAGER_ATTACH_INCOMING, writer_span(&w), NULL);
-}
-
 static void admit(struct fake_instance *fake, uint64_t channel)
 {
-    assert_int_equal(attach(channel), ERR_NONE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, channel), ERR_NONE);
     fake_instance_open(fake, &row.id, channel);
     assert_int_equal(rig_say(&rig, fake, fake_instance_prove(fake, rig_sent(&rig, fake, 0))), ERR_NONE);
     fake_instance_admit(fake, rig_sent(&rig, fake, 0), rig_sent(&rig, fake, 1));
@@ -262,16 +251,16 @@ static void a_proof_of_another_candidate_is_refused(void **state)
 {
     (void)state;
     uint8_t kept[PEER_MESSAGE_MAX];
-    assert_int_equal(attach(8), ERR_NONE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, 8), ERR_NONE);
     fake_instance_open(&candidate, &row.id, 8);
     const struct span proof = fake_instance_prove(&candidate, rig_sent(&rig, &candidate, 0));
     const size_t size = proof.size;
     memcpy(kept, proof.data, size);
-    assert_int_equal(attach(9), ERR_NONE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, 9), ERR_NONE);
     fake_instance_open(&rival, &row.id, 9);
     assert_int_equal(rig_say(&rig, &rival, span_of(kept, size)), ERR_NONE);
     assert_int_not_equal(rig_closed(&rig, &rival), 0);
-    assert_int_not_equal(attach(8), ERR_NONE); /* which is in use */
+    assert_int_not_equal(rig_attach_incoming(&rig, &row.id, 8), ERR_NONE); /* which is in use */
     assert_undisturbed(2);
 }
 

@@ -580,7 +580,7 @@ uint16_t rig_delete(struct rig *rig, const struct instance_id *id, const uint8_t
     return rig_ask(rig, MANAGER_DELETE, span_of(arguments, sizeof arguments), NULL);
 }
 
-uint16_t rig_attach(struct rig *rig, const struct instance_id *id, uint64_t channel)
+static uint16_t attach_as(struct rig *rig, uint16_t verb, const struct instance_id *id, uint64_t channel)
 {
     uint8_t arguments[INSTANCE_ID_SIZE + sizeof channel + X25519_SIZE];
     static const uint8_t share[X25519_SIZE] = "the share of the front-end";
@@ -588,7 +588,17 @@ uint16_t rig_attach(struct rig *rig, const struct instance_id *id, uint64_t chan
     assert_ok(write_bytes(&w, id->bytes, INSTANCE_ID_SIZE));
     assert_ok(write_u64(&w, channel));
     assert_ok(write_bytes(&w, share, sizeof share));
-    return rig_ask(rig, MANAGER_ATTACH, writer_span(&w), NULL);
+    return rig_ask(rig, verb, writer_span(&w), NULL);
+}
+
+uint16_t rig_attach(struct rig *rig, const struct instance_id *id, uint64_t channel)
+{
+    return attach_as(rig, MANAGER_ATTACH, id, channel);
+}
+
+uint16_t rig_attach_incoming(struct rig *rig, const struct instance_id *id, uint64_t channel)
+{
+    return attach_as(rig, MANAGER_ATTACH_INCOMING, id, channel);
 }
 
 uint16_t rig_reattach(struct rig *rig, const struct instance_id *id, uint64_t channel)

@@ -132,6 +132,7 @@ uint16_t rig_create(struct rig *rig, const char *label, const uint8_t *owner, co
                     struct ledger_row *out);
 uint16_t rig_delete(struct rig *rig, const struct instance_id *id, const uint8_t *signature);
 uint16_t rig_attach(struct rig *rig, const struct instance_id *id, uint64_t channel);
+uint16_t rig_attach_incoming(struct rig *rig, const struct instance_id *id, uint64_t channel);
 uint16_t rig_reattach(struct rig *rig, const struct instance_id *id, uint64_t channel);
 uint16_t rig_stopped(struct rig *rig, const uint8_t receipt[PEER_RECEIPT_SIZE]);
 /* The row as SHOW says. */

@@ -34,21 +34,10 @@ static int finish(void **state)
     return 0;
 }
 
-static uint16_t attach(uint64_t channel)
-{
-    static const uint8_t front_share[X25519_SIZE] = "the share of the front-end";
-    uint8_t bytes[INSTANCE_ID_SIZE + sizeof channel + X25519_SIZE];
-    struct writer w = writer_of(bytes, sizeof bytes);
-    assert_ok(write_bytes(&w, row.id.bytes, sizeof row.id.bytes));
-    assert_ok(write_u64(&w, channel));
-    assert_ok(write_bytes(&w, front_share, sizeof front_share));
-    return rig_ask(&rig, MANAGER_ATTACH_INCOMING, writer_span(&w), NULL);
-}
-
 /* As far as PROVISION; what the host is told to give it is nothing. */
 static void admit(struct fake_instance *fake, uint64_t channel)
 {
-    assert_int_equal(attach(channel), ERR_NONE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, channel), ERR_NONE);
     fake_instance_open(fake, &row.id, channel);
     assert_int_equal(rig_say(&rig, fake, fake_instance_prove(fake, rig_sent(&rig, fake, 0))), ERR_NONE);
     fake_instance_admit(fake, rig_sent(&rig, fake, 0), rig_sent(&rig, fake, 1));
@@ -275,7 +264,7 @@ static void a_start_that_was_allowed_meanwhile_decides(void **state)
     assert_int_equal(rig_stop(&rig, &holder), ERR_NONE);
     assert_int_equal(rig_on(&rig, MANAGER_START_INSTANCE, &row.id, NULL), ERR_NONE);
     assert_int_equal(redeem(&candidate, 0, 1, 1), ERR_VERB_STATE);
-    assert_int_equal(attach(9), ERR_VERB_STATE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, 9), ERR_VERB_STATE);
 }
 
 static void a_holder_that_was_declared_dead_leaves_nothing_to_redeem(void **state)
@@ -326,7 +315,7 @@ static void there_is_nothing_to_take_over_before_the_first_start(void **state)
 {
     (void)state;
     assert_int_equal(rig_create(&rig, "web2", NULL, NULL, &row), ERR_NONE);
-    assert_int_equal(attach(9), ERR_VERB_STATE);
+    assert_int_equal(rig_attach_incoming(&rig, &row.id, 9), ERR_VERB_STATE);
 }
 
 int main(void)
