@@ -5,6 +5,7 @@ What is sent is drawn from the seed that is printed; CHECK_SEED repeats it. No t
 client is answered within some seconds.
 """
 
+import collections
 import os
 import signal
 import socket
@@ -13,11 +14,12 @@ import threading
 import time
 
 import tpm
-from harness import Daemon, connect_unix, wait_for
+from harness import CMD_INIT, Daemon, connect_unix, control, wait_for
 from tap import LONG, note, randomness, require, run, test
 
 CONNECTIONS = 20000 if LONG else 3000
 PATIENCE = 10.0  # seconds that an honest client waits at most
+CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_SET_BUFFERSIZE = 12, 13, 17  # of swtpm's control channel
 NV_INDEX, MARKER = 0x01800060, b"the neighbour's own data, intact"
 
 
@@ -237,6 +239,53 @@ def thousands_of_connections_to_one_tpm_do_not_keep_clients_of_another_out():
     note(f"{len(held)} connections at once, {refused} had to wait")
     require(len(held) > 100, "there were hardly any connections")
     for stream in held:
+        stream.close()
+    scene.require_attacked_serves()
+
+
+@test
+def a_control_channel_in_use_without_end_does_not_keep_another_tpm_from_answering():
+    """T2 where QEMU is: resets, exports that each commit, and connections that stall in the middle of a state."""
+    scene = Two()
+    path = scene.attacked.path + ".ctrl"
+    stop = threading.Event()
+    count = collections.Counter()
+
+    def flood(name, command, body, answer_size):
+        while not stop.is_set():
+            try:
+                count[name] += bool(control(path, command, body, answer_size))
+            except OSError:
+                count["had to wait"] += 1
+
+    floods = [threading.Thread(target=flood, args=arguments, daemon=True) for arguments in (
+        ("resets", CMD_INIT, struct.pack(">I", 0), 4),
+        ("exports", CMD_GET_STATEBLOB, struct.pack(">III", 0, 1, 0), 16),
+        ("buffer sizes", CMD_SET_BUFFERSIZE, struct.pack(">I", 4096), 16))]
+    for thread in floods:
+        thread.start()
+    wait_for(lambda: min(count["resets"], count["exports"]) > 10, "the flood does not begin", 30)
+    stalled = []
+    for _ in range(CONNECTIONS // 10):
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.setblocking(False)
+        try:
+            stream.connect(path)
+            stream.send(struct.pack(">IIII", CMD_SET_STATEBLOB, 0, 1, 100000) + randomness.randbytes(100))
+            stalled.append(stream)
+        except OSError:
+            stream.close()
+    for _ in range(100):
+        begin = time.monotonic()
+        scene.client.get_random(8)
+        require(time.monotonic() - begin < PATIENCE, "the neighbour waits")
+    scene.require_unharmed()
+    stop.set()
+    for thread in floods:
+        thread.join()
+    note(f"{dict(count)} beside {len(stalled)} connections that stall")
+    require(len(stalled) > 20, "there were hardly any connections")
+    for stream in stalled:
         stream.close()
     scene.require_attacked_serves()
 
