@@ -126,6 +126,25 @@ def without_vtpmd_it_says_where_it_was_looked_for():
     require("/nonexistent/admin.sock" in said and not os.path.exists(f"{state}/s"), said)
 
 
+@test
+def its_first_use_starts_vtpmd_where_systemd_holds_the_socket():
+    host, old = Daemon(init=False), daemon().socket
+    host.init()
+    activation = Process("vtpmd", ["systemd-socket-activate", "--listen", host.socket, *host.arguments], host.directory)
+    activation.wait_until(lambda: os.path.exists(host.socket), "systemd holds the socket")
+    require("ready" not in activation.output(), "vtpmd runs already")
+    os.environ["VTPM_SOCKET"] = host.socket
+    try:
+        command = Command(new_state(), "--flags", "not-need-init,startup-clear")
+    finally:
+        os.environ["VTPM_SOCKET"] = old
+    require("ready" in activation.output(), activation.log())
+    client = command.connect()
+    require(len(client.get_random(8)) == 8, "the TPM does not answer")
+    client.close()
+    require(command.stop() == 0 and activation.stop() == 0, activation.log())
+
+
 # --- which TPM ---------------------------------------------------------------------------------------------------------
 
 @test
