@@ -102,8 +102,9 @@ enum manager_effect {
 
 enum manager_verb {
     /* u8[64] label, u8[32] owner's Ed25519 key or zeros, u8[32] enrolled front-end key (X25519) or zeros, u8 origin
-     * (enum manager_origin), u8 what heals lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8[5] 0. A
-     * TPM 1.2 is made here, and its lockout heals with time: else ERR_TPM_FAMILY. Result: row. */
+     * (enum manager_origin), u8 what heals lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8 snapshots
+     * (enum peer_snapshots), u8[4] 0. A TPM 1.2 is made here, its lockout heals with time, and it refuses snapshots:
+     * else ERR_TPM_FAMILY. Result: row. */
     MANAGER_CREATE = 1,
     /* u8[16] id. Allows one start and asks for the enclave (CREATE_ENCLAVE). Result: row. */
     MANAGER_START_INSTANCE = 2,
@@ -186,7 +187,7 @@ enum manager_origin {
  * deaths declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32]
  * holder key, u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of
  * the source (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8 family
- * of the TPM (enum peer_family), u8[5] 0
+ * of the TPM (enum peer_family), u8 snapshots (enum peer_snapshots), u8[4] 0
  */
 #define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 5u * 32u + 16u + 8u)
 #define MANAGER_LIST_MAX     24u /* rows in one answer */

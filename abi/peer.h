@@ -66,10 +66,11 @@ enum peer_kind {
 enum peer_word {
     /*
      * manager: u8[16] id, u64 epoch, u64 start, u8 mode (enum peer_mode), u8 link kind (link/link.h), u8 what heals
-     * lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8[4] 0, u8[32] root key, u8[32] resumption key,
-     * u8[32] MRENCLAVE of the manager under which the state to be opened was sealed, u64 version, u8[32] SHA-256 of the
-     * sealed state, u8[32] SHA-256 of the sealed volatile state (RESUME; else zeros), u8[PEER_FLOORS_SIZE] floors
-     * (REVERTED; else zeros), u8[32] share of the front-end, u8[32] enrolled front-end key or zeros
+     * lockout (enum peer_lockout_heals), u8 family (enum peer_family), u8 snapshots (enum peer_snapshots), u8[3] 0,
+     * u8[32] root key, u8[32] resumption key, u8[32] MRENCLAVE of the manager under which the state to be opened was
+     * sealed, u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of the sealed volatile state (RESUME; else
+     * zeros), u8[PEER_FLOORS_SIZE] floors (REVERTED; else zeros), u8[32] share of the front-end, u8[32] enrolled front-end
+     * key or zeros
      */
     PEER_PROVISION = 1,
     /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT, INCOMING) its state may come. */
@@ -107,6 +108,9 @@ enum peer_mode {
 enum peer_family { PEER_FAMILY_20 = 0, PEER_FAMILY_12 = 1 }; /* of the TPM, for good */
 
 enum peer_lockout_heals { PEER_LOCKOUT_TIME = 1, PEER_LOCKOUT_START_ONLY = 2, PEER_LOCKOUT_NEVER = 3 };
+
+/* Of its machine, that were left since: whether the TPM may be put back into one. */
+enum peer_snapshots { PEER_SNAPSHOTS_REFUSED = 0, PEER_SNAPSHOTS_ALLOWED = 1 };
 
 #define PEER_FLOORS_SIZE         45u /* what may never go back (trusted/tpm/floors.h) */
 #define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 2u * 32u + PEER_FLOORS_SIZE + 2u * 32u)

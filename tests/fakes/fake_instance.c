@@ -98,7 +98,8 @@ static void parse_provision(struct span fields, struct fake_provision *out)
     assert_ok(read_u8(&r, &out->link_kind));
     assert_ok(read_u8(&r, &out->lockout_heals));
     assert_ok(read_u8(&r, &out->family));
-    assert_ok(read_span(&r, 4, &padding));
+    assert_ok(read_u8(&r, &out->snapshots));
+    assert_ok(read_span(&r, 3, &padding));
     assert_ok(read_bytes(&r, out->root_key, sizeof out->root_key));
     assert_ok(read_bytes(&r, out->resumption_key, sizeof out->resumption_key));
     assert_ok(read_bytes(&r, out->sealed_by, sizeof out->sealed_by));

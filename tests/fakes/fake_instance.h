@@ -17,6 +17,7 @@ struct fake_provision {
     uint8_t link_kind;
     uint8_t lockout_heals;
     uint8_t family;
+    uint8_t snapshots;
     uint8_t root_key[BLOB_ROOT_SIZE];
     uint8_t resumption_key[PEER_RESUMPTION_KEY_SIZE];
     uint8_t sealed_by[SGX_HASH_SIZE];

@@ -101,7 +101,8 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
     must(write_u8(&w, (uint8_t)m->link_kind));
     must(write_u8(&w, (uint8_t)m->lockout_heals));
     must(write_u8(&w, (uint8_t)m->family));
-    must(write_zeros(&w, 4, &reserved));
+    must(write_u8(&w, (uint8_t)m->snapshots));
+    must(write_zeros(&w, 3, &reserved));
     if (m->incoming) {
         uint8_t *zeros = NULL;
         uint8_t root[BLOB_ROOT_SIZE];

@@ -30,6 +30,7 @@ struct fake_manager {
     uint8_t resumes[SHA256_SIZE]; /* what the newest start may resume from: it is taken out of the recorded state */
     enum peer_lockout_heals lockout_heals;
     enum peer_family family;
+    enum peer_snapshots snapshots;
     enum link_kind link_kind;
     uint8_t front_share[X25519_SIZE];
     uint8_t enrolled[X25519_SIZE];

@@ -120,13 +120,13 @@ def the_owner_hands_it_on():
 def a_clone_has_the_same_owner_and_other_keys():
     daemon = shared()
     owner = Owner(daemon.directory)
-    instance = daemon.create("owned-source", owner=owner.public, lockout_heals="never")
+    instance = daemon.create("owned-source", owner=owner.public, lockout_heals="never", snapshots="allowed")
     client = started_client(instance)
     write(client, b"secret..")
     shown = instance.call("clone", label="owned-clone",
                           signature=sign(owner, instance, "clone", label="owned-clone"))
     require((shown["origin"], shown["source"]) == ("clone", instance.identity), f"it is {shown}")
-    require((shown["owner"], shown["lockout-heals"]) == (owner.public, "never"), f"it is {shown}")
+    require((shown["owner"], shown["lockout-heals"], shown["snapshots"]) == (owner.public, "never", "allowed"), f"it is {shown}")
     clone = Instance(daemon, shown)
     clone.wait_serving()
     other = started_client(clone)

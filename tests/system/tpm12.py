@@ -316,7 +316,7 @@ def what_only_a_tpm_20_can_is_refused():
     instance, _ = started(daemon)
     instance.stop()
     daemon.refuses("TPM_FAMILY", "snapshot", instance="old", name="before")
-    for arguments in ({"lockout_heals": "never"}, {"import": True}, {"listen": [f"mssim:tcp:{free_port()}"]}):
+    for arguments in ({"lockout_heals": "never"}, {"snapshots": "allowed"}, {"import": True}, {"listen": [f"mssim:tcp:{free_port()}"]}):
         daemon.refuses("TPM_FAMILY", "create", label="other", tpm="1.2", **arguments)
     require(len(daemon.call("list")["instances"]) == 1, "there is another instance")
 

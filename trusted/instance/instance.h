@@ -99,6 +99,7 @@ struct instance {
     bool resumed;      /* and neither commanded nor reset since: its machine, too, goes on where it stopped */
     bool untouched;    /* nothing was asked of it since its start that may change it */
     bool keeps;        /* what a power-off loses, at the orderly end, if nothing comes between */
+    bool goes_back;    /* to what was exported and left since, if it is asked to */
 
     struct crypto crypto;
     uint8_t program[SGX_HASH_SIZE]; /* MRENCLAVE of this enclave */

@@ -26,6 +26,7 @@ struct provision {
     uint8_t link_kind;
     uint8_t lockout_heals;
     uint8_t family;
+    uint8_t snapshots;
     uint8_t root_key[BLOB_ROOT_SIZE];
     uint8_t resumption_key[PEER_RESUMPTION_KEY_SIZE];
     uint8_t sealed_under[SGX_HASH_SIZE];
@@ -63,7 +64,7 @@ static struct err check_state(uint8_t mode, const struct recorded_state *state)
 static struct err parse_provision(struct span fields, struct provision *out)
 {
     struct reader r = reader_of(fields);
-    uint8_t reserved[4];
+    uint8_t reserved[3];
     TRY(read_bytes(&r, out->id.bytes, sizeof out->id.bytes));
     TRY(read_u64(&r, &out->epoch));
     TRY(read_u64(&r, &out->start));
@@ -71,6 +72,7 @@ static struct err parse_provision(struct span fields, struct provision *out)
     TRY(read_u8(&r, &out->link_kind));
     TRY(read_u8(&r, &out->lockout_heals));
     TRY(read_u8(&r, &out->family));
+    TRY(read_u8(&r, &out->snapshots));
     TRY(read_bytes(&r, reserved, sizeof reserved));
     TRY(read_bytes(&r, out->root_key, sizeof out->root_key));
     TRY(read_bytes(&r, out->resumption_key, sizeof out->resumption_key));
@@ -85,7 +87,8 @@ static struct err parse_provision(struct span fields, struct provision *out)
     ENSURE(is_zero(reserved, sizeof reserved), BAD_VALUE);
     ENSURE(out->link_kind == LINK_K2_NAMED || out->link_kind == LINK_K2_ENROLLED, BAD_VALUE);
     ENSURE(out->lockout_heals >= PEER_LOCKOUT_TIME && out->lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
-    ENSURE(out->family <= PEER_FAMILY_12, BAD_VALUE);
+    ENSURE(out->family <= PEER_FAMILY_12 && out->snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
+    ENSURE(out->family == PEER_FAMILY_20 || out->snapshots == PEER_SNAPSHOTS_REFUSED, BAD_VALUE);
     return check_state(out->mode, &out->state);
 }
 
@@ -157,6 +160,7 @@ static struct err accept_provision(struct instance *instance, const struct provi
     instance->mode = (enum peer_mode)provision->mode;
     instance->newest = provision->state;
     instance->incoming.candidate = instance->mode == PEER_MODE_INCOMING;
+    instance->goes_back = provision->snapshots == PEER_SNAPSHOTS_ALLOWED;
     lockout_set_heals(heals_of(provision->lockout_heals));
     tpm_choose_family(provision->family == PEER_FAMILY_12 ? TPM_FAMILY_12 : TPM_FAMILY_20);
     return OK;

@@ -50,7 +50,7 @@ struct err row_check_label(const char label[MANAGER_LABEL_SIZE])
     return OK;
 }
 
-static const uint8_t zeros[5];
+static const uint8_t zeros[4];
 _Static_assert(sizeof zeros >= ROW_PADDING_SIZE, "they are written for all padding");
 
 struct err row_write(const struct ledger_row *row, struct writer *out)
@@ -75,7 +75,8 @@ struct err row_write(const struct ledger_row *row, struct writer *out)
     TRY(write_bytes(out, row->source.bytes, sizeof row->source.bytes));
     TRY(write_u8(out, (uint8_t)row->lockout_heals));
     TRY(write_u8(out, row->reverted));
-    TRY(write_u8(out, (uint8_t)row->family)); /* a TPM 2.0's row is as it was before there were others */
+    TRY(write_u8(out, (uint8_t)row->family)); /* zeros for both: what there was before there was a choice */
+    TRY(write_u8(out, (uint8_t)row->snapshots));
     return write_bytes(out, zeros, sizeof zeros);
 }
 
@@ -105,6 +106,7 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     uint8_t lockout_heals = 0;
     uint8_t reverted = 0;
     uint8_t family = 0;
+    uint8_t snapshots = 0;
     uint8_t padding[sizeof zeros];
     uint8_t padding_behind[ROW_PADDING_SIZE];
     TRY(read_u32(&r, &row.slot));
@@ -128,6 +130,7 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     TRY(read_u8(&r, &lockout_heals));
     TRY(read_u8(&r, &reverted));
     TRY(read_u8(&r, &family));
+    TRY(read_u8(&r, &snapshots));
     TRY(read_bytes(&r, padding, sizeof padding));
     TRY(read_bytes(&r, row.sealed_by, sizeof row.sealed_by));
     TRY(read_bytes(&r, row.provisioned_by, sizeof row.provisioned_by));
@@ -140,11 +143,12 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     row.lockout_heals = lockout_heals;
     row.reverted = reverted;
     row.family = family;
+    row.snapshots = snapshots;
     ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED, BAD_VALUE);
     ENSURE(origin >= MANAGER_ORIGIN_HERE && origin <= MANAGER_ORIGIN_CLONE, BAD_VALUE);
     ENSURE((origin == MANAGER_ORIGIN_CLONE) == !is_zero(row.source.bytes, sizeof row.source.bytes), BAD_VALUE);
     ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER && reverted <= 1, BAD_VALUE);
-    ENSURE(family <= PEER_FAMILY_12, BAD_VALUE);
+    ENSURE(family <= PEER_FAMILY_12 && snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
     ENSURE(is_zero(padding, sizeof padding) && is_zero(padding_behind, sizeof padding_behind), BAD_VALUE);
     ENSURE(!reverted || is_zero(row.suspended, sizeof row.suspended), BAD_VALUE);
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);

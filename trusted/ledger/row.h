@@ -39,7 +39,8 @@ struct ledger_row {
     struct instance_id source;             /* of a clone; else zeros */
     enum peer_lockout_heals lockout_heals;
     enum peer_family family; /* of the TPM; never changes */
-    bool reverted;           /* the newest state is one that was put back, and was not started since */
+    enum peer_snapshots snapshots;
+    bool reverted; /* the newest state is one that was put back, and was not started since */
 
     uint64_t store; /* not stored: what is above is durable when this store is */
 };

@@ -24,8 +24,9 @@ struct packed_row {
     bool has_owner;
     bool has_front_key;
     bool reverted;
-    uint8_t lockout_heals : 4; /* one byte for both: a row has no room for another */
-    uint8_t family : 4;
+    uint8_t lockout_heals : 4; /* one byte for all: a row has no room for another */
+    uint8_t family : 2;
+    uint8_t snapshots : 2;
     uint8_t label_size;
     uint8_t rest[];
 };
@@ -137,7 +138,8 @@ static void pack(const struct ledger_row *row, uint16_t sealed_by, uint16_t prov
     out->has_front_key = row_has_front_key(row);
     out->reverted = row->reverted;
     out->lockout_heals = (uint8_t)row->lockout_heals & 0xf;
-    out->family = (uint8_t)row->family & 0xf;
+    out->family = (uint8_t)row->family & 3;
+    out->snapshots = (uint8_t)row->snapshots & 3;
     out->label_size = (uint8_t)strnlen(row->label, sizeof row->label);
     uint8_t *place = put(out->rest, row->label, out->label_size);
     if (out->has_owner) place = put(place, row->owner, sizeof row->owner);
@@ -165,6 +167,7 @@ void table_read(const struct table *table, uint32_t slot, struct ledger_row *out
                                .deaths = row->deaths,
                                .lockout_heals = row->lockout_heals,
                                .family = row->family,
+                               .snapshots = row->snapshots,
                                .reverted = row->reverted,
                                .store = row->notes.store};
     image_of(table, row->sealed_by, out->sealed_by);

@@ -239,7 +239,8 @@ static struct err write_provision_head(const struct ledger_row *row, uint64_t st
     TRY(write_u8(w, (uint8_t)link_kind_of(row)));
     TRY(write_u8(w, (uint8_t)row->lockout_heals));
     TRY(write_u8(w, (uint8_t)row->family));
-    return write_zeros(w, 4, &padding);
+    TRY(write_u8(w, (uint8_t)row->snapshots));
+    return write_zeros(w, 3, &padding);
 }
 
 struct export_root {

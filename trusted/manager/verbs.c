@@ -59,23 +59,27 @@ static struct err draw_unused_id(const struct ledger *ledger, struct instance_id
 /* What never changes of a TPM: where it comes from, its policy, its family. */
 static struct err read_origin(struct reader *r, struct ledger_row *row)
 {
-    static const uint8_t zeros[5];
+    static const uint8_t zeros[4];
     uint8_t origin = 0;
     uint8_t lockout_heals = 0;
     uint8_t family = 0;
+    uint8_t snapshots = 0;
     struct span reserved;
     TRY(read_u8(r, &origin));
     TRY(read_u8(r, &lockout_heals));
     TRY(read_u8(r, &family));
+    TRY(read_u8(r, &snapshots));
     TRY(read_span(r, sizeof zeros, &reserved));
     ENSURE(origin == MANAGER_ORIGIN_HERE || origin == MANAGER_ORIGIN_IMPORTED, BAD_VALUE);
     ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
     ENSURE(family <= PEER_FAMILY_12 && memcmp(reserved.data, zeros, sizeof zeros) == 0, BAD_VALUE);
-    bool plain = origin == MANAGER_ORIGIN_HERE && lockout_heals == PEER_LOCKOUT_TIME;
+    ENSURE(snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
+    bool plain = origin == MANAGER_ORIGIN_HERE && lockout_heals == PEER_LOCKOUT_TIME && !snapshots;
     ENSURE(family == PEER_FAMILY_20 || plain, TPM_FAMILY);
     row->origin = origin;
     row->lockout_heals = lockout_heals;
     row->family = family;
+    row->snapshots = snapshots;
     return OK;
 }
 
@@ -297,6 +301,7 @@ static struct err clone(struct manager *manager, struct request *request)
     memcpy(row.front_key, source.front_key, sizeof row.front_key);
     row.lockout_heals = source.lockout_heals;
     row.family = source.family;
+    row.snapshots = source.snapshots;
     row.source = source.id;
     return add_instance(manager, request, &row);
 }

@@ -17,7 +17,7 @@ struct ctl_request {
     const char *socket;
     const char *words[CTL_WORDS_MAX]; /* what is no option, behind the command's name; NULL: not given */
     const char *instance;             /* words[0]: a label or an id, for most commands */
-    const char *owner, *front_key, *owner_key, *signature, *state_dir, *lockout_heals, *tpm, *set, *out;
+    const char *owner, *front_key, *owner_key, *signature, *state_dir, *lockout_heals, *tpm, *snapshots, *set, *out;
     const char *listen[CTL_LISTEN_MAX];
     size_t listen_count;
     struct swtpm_options from;

@@ -47,10 +47,19 @@ void ctl_show_instance(const json_t *instance, FILE *out)
         {"state", "state"}, {"health", "health"}, {"reason", "reason"},
     };
     static const struct line second[] = {
-        {"origin", "origin"},        {"cloned from", "source"},          {"suspended", "suspended"},
-        {"reverted", "reverted"},    {"lockout heals", "lockout-heals"}, {"epoch", "epoch"},
-        {"start number", "start"},   {"state version", "version"},       {"state digest", "digest"},
-        {"declared dead", "deaths"}, {"rebuilds", "rebuilds"},           {"ledger slot", "slot"},
+        {"origin", "origin"},
+        {"cloned from", "source"},
+        {"suspended", "suspended"},
+        {"reverted", "reverted"},
+        {"lockout heals", "lockout-heals"},
+        {"machine snapshots", "snapshots"},
+        {"epoch", "epoch"},
+        {"start number", "start"},
+        {"state version", "version"},
+        {"state digest", "digest"},
+        {"declared dead", "deaths"},
+        {"rebuilds", "rebuilds"},
+        {"ledger slot", "slot"},
         {"process", "pid"},
     };
     print_lines(first, sizeof first / sizeof *first, instance, out);

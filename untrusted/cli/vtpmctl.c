@@ -42,6 +42,8 @@ static struct err create_arguments(const struct ctl_request *request, json_t **o
     if (request->tpm) ENSURE(json_object_set_new(arguments, "tpm", json_string(request->tpm)) == 0, NO_MEMORY);
     if (request->lockout_heals)
         ENSURE(json_object_set_new(arguments, "lockout-heals", json_string(request->lockout_heals)) == 0, NO_MEMORY);
+    if (request->snapshots)
+        ENSURE(json_object_set_new(arguments, "snapshots", json_string(request->snapshots)) == 0, NO_MEMORY);
     TRY(ctl_add_start_arguments(request, arguments, why));
     *out_arguments = json_incref(arguments);
     return OK;
@@ -365,6 +367,7 @@ enum option_number {
     KDF,
     LOCKOUT_HEALS,
     TPM,
+    SNAPSHOTS,
     LIST,
     DELETE,
     SET,
@@ -400,6 +403,7 @@ static const struct option long_options[] = {
     {"kdf", required_argument, NULL, KDF},
     {"lockout-heals", required_argument, NULL, LOCKOUT_HEALS},
     {"tpm", required_argument, NULL, TPM},
+    {"snapshots", required_argument, NULL, SNAPSHOTS},
     {"list", no_argument, NULL, LIST},
     {"delete", no_argument, NULL, DELETE},
     {"set", required_argument, NULL, SET},
@@ -429,14 +433,14 @@ static const struct command {
     {"create",
      {"label"},
      1,
-     BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START) | BIT(LOCKOUT_HEALS) | BIT(TPM),
+     BIT(OWNER) | BIT(FRONT_KEY) | BIT(LISTEN) | BIT(NO_START) | BIT(LOCKOUT_HEALS) | BIT(TPM) | BIT(SNAPSHOTS),
      false,
      run_create},
     {"import",
      {"label"},
      1,
      BIT(FROM) | BIT(MARK) | BIT(KEY) | BIT(KEY_FORMAT) | BIT(PWDFILE) | BIT(KDF) | BIT(OWNER) | BIT(LISTEN) |
-         BIT(NO_START) | BIT(LOCKOUT_HEALS),
+         BIT(NO_START) | BIT(LOCKOUT_HEALS) | BIT(SNAPSHOTS),
      false,
      run_import},
     {"list", {0}, 0, BIT(DELETED), false, run_list},
@@ -461,9 +465,10 @@ static const struct command {
 static const char usage[] =
     "usage: vtpmctl [--socket PATH] [--json] [--timeout SECONDS] COMMAND\n"
     "  create LABEL [--owner PUBKEY.pem] [--front-key PUBKEY.pem] [--listen ADDR]... [--no-start]\n"
-    "         [--tpm 2.0|1.2] [--lockout-heals time|start-only|never]\n"
+    "         [--tpm 2.0|1.2] [--lockout-heals time|start-only|never] [--snapshots refused|allowed]\n"
     "  import LABEL --from DIR [--key FILE [--key-format hex|binary] | --pwdfile FILE [--kdf pbkdf2|sha512]]\n"
-    "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never] [--mark]\n"
+    "         [--owner PUBKEY.pem] [--listen ADDR]... [--no-start] [--lockout-heals time|start-only|never]\n"
+    "         [--snapshots refused|allowed] [--mark]\n"
     "  list [--deleted]\n"
     "  show INSTANCE\n"
     "  start INSTANCE [--declare-dead | --incoming [--listen ADDRESS]...]\n"
@@ -501,6 +506,7 @@ static struct err take_option(int option, const char *argument, struct ctl_reque
         [STATE_DIR] = &request->state_dir,
         [LOCKOUT_HEALS] = &request->lockout_heals,
         [TPM] = &request->tpm,
+        [SNAPSHOTS] = &request->snapshots,
         [SET] = &request->set,
         [SIGNATURE] = &request->signature,
         [OUT] = &request->out,

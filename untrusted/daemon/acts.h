@@ -18,6 +18,7 @@ struct create {
     uint8_t front_key[X25519_SIZE];     /* zeros: none enrolled */
     enum peer_lockout_heals lockout_heals;
     enum peer_family family;
+    enum peer_snapshots snapshots;
     /* Cloned: owner, key and policy are the source's, and those above are not used. NULL: not cloned. */
     const struct instance *source;
     uint8_t signature[ED25519_SIGNATURE_SIZE]; /* of the source's owner, or zeros */

@@ -91,6 +91,7 @@ static struct err ask_create(struct creation *creation, const struct create *cre
     bytes[sizeof bytes - 8] = create->import ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
     bytes[sizeof bytes - 7] = create->lockout_heals;
     bytes[sizeof bytes - 6] = create->family;
+    bytes[sizeof bytes - 5] = create->snapshots;
     return manager_ask(creation->supervisor->manager, MANAGER_CREATE, span_of(bytes, sizeof bytes), on_created,
                        creation);
 }

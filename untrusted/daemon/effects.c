@@ -229,8 +229,9 @@ struct err effects_read_row(struct reader *r, struct manager_row *out_row)
     ENSURE(row.lockout_heals >= PEER_LOCKOUT_TIME && row.lockout_heals <= PEER_LOCKOUT_NEVER, BAD_VALUE);
     TRY(read_flag(r, &row.reverted));
     TRY(read_u8(r, &row.family));
-    ENSURE(row.family <= PEER_FAMILY_12, BAD_VALUE);
-    TRY(read_padding(r, 5));
+    TRY(read_u8(r, &row.snapshots));
+    ENSURE(row.family <= PEER_FAMILY_12 && row.snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
+    TRY(read_padding(r, 4));
     *out_row = row;
     return OK;
 }

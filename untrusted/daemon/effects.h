@@ -70,7 +70,8 @@ struct manager_row {
     struct instance_id source;      /* of a clone; else zeros */
     uint8_t lockout_heals;          /* enum peer_lockout_heals */
     bool reverted;
-    uint8_t family; /* enum peer_family */
+    uint8_t family;    /* enum peer_family */
+    uint8_t snapshots; /* enum peer_snapshots */
 };
 
 struct manager_status {

@@ -112,6 +112,7 @@ static const struct member {
     {"label", ONLY(REQUEST_CHALLENGE), false, AT(label), take_text, "a string"},
     {"lockout-heals", ONLY(REQUEST_CREATE), false, AT(lockout_heals), take_text, "time, start-only or never"},
     {"tpm", ONLY(REQUEST_CREATE), false, AT(tpm), take_text, "2.0 or 1.2"},
+    {"snapshots", ONLY(REQUEST_CREATE), false, AT(snapshots), take_text, "refused or allowed"},
     {"owner", ONLY(REQUEST_CREATE), false, AT(owner), take_key, "64 lower-case hexadecimal digits, not all 0"},
     {"owner", ONLY(REQUEST_SET_OWNER), true, 0, take_owner, "null, or 64 lower-case hexadecimal digits, not all 0"},
     {"owner", ONLY(REQUEST_CHALLENGE), false, 0, take_owner, "null, or 64 lower-case hexadecimal digits, not all 0"},

@@ -54,6 +54,7 @@ struct request {
     const char *snapshot; /* "name" or "snapshot" */
     const char *lockout_heals;
     const char *tpm; /* the family */
+    const char *snapshots;
     json_t *listen;
     json_t *swtpm; /* sockets that come with it; NULL: none */
     bool start;

@@ -67,12 +67,21 @@ static bool take_family(struct client *c, const char *text, enum peer_family *ou
     return known;
 }
 
+/* text: NULL for the default. */
+static bool take_snapshots(struct client *c, const char *text, enum peer_snapshots *out)
+{
+    bool known = !text || view_snapshots_named(text, out);
+    if (!known) client_answer_error(c, FAIL(BAD_VALUE), NULL, "snapshots is refused or allowed");
+    return known;
+}
+
 static void do_create(struct client *c, const struct request *request)
 {
     struct create create = {.listen = request->listen, .start = request->start, .import = request->import};
     if (!take_label(c, request->label, create.label)) return;
     if (!take_lockout(c, request->lockout_heals, &create.lockout_heals)) return;
     if (!take_family(c, request->tpm, &create.family)) return;
+    if (!take_snapshots(c, request->snapshots, &create.snapshots)) return;
     memcpy(create.owner, request->owner, sizeof create.owner);
     memcpy(create.front_key, request->front_key, sizeof create.front_key);
     act_create(c->admin->supervisor, &create, on_act, c);

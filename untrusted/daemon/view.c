@@ -79,6 +79,17 @@ const char *view_family(const struct manager_row *row)
     return family_names[row->family];
 }
 
+static const char *const snapshots_names[] = {
+    [PEER_SNAPSHOTS_REFUSED] = "refused",
+    [PEER_SNAPSHOTS_ALLOWED] = "allowed",
+};
+
+bool view_snapshots_named(const char *name, enum peer_snapshots *out_policy)
+{
+    *out_policy = strcmp(name, snapshots_names[PEER_SNAPSHOTS_ALLOWED]) == 0;
+    return strcmp(name, snapshots_names[*out_policy]) == 0;
+}
+
 static void set_origin(json_t *view, const struct manager_row *row)
 {
     static const char *const names[] = {
@@ -140,6 +151,7 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "suspended", json_boolean(instance_is_suspended(instance)));
     (void)json_object_set_new(view, "reverted", json_boolean(row->reverted));
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
+    (void)json_object_set_new(view, "snapshots", json_string(snapshots_names[row->snapshots]));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
     (void)json_object_set_new(view, "held", json_boolean(instance->handed != NULL));

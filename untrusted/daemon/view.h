@@ -17,5 +17,7 @@ enum peer_lockout_heals view_lockout_named(const char *name);
 /* False if there is none of this name. */
 bool view_family_named(const char *name, enum peer_family *out_family);
 const char *view_family(const struct manager_row *row);
+/* False if there is none of this name. */
+bool view_snapshots_named(const char *name, enum peer_snapshots *out_policy);
 json_t *view_snapshot(const struct snapshot *snapshot);
 json_t *view_hex(const uint8_t *bytes, size_t size);

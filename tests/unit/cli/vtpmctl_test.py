@@ -996,6 +996,14 @@ def what_heals_lockout_is_said_at_create_and_shown(place):
 
 
 @test
+def whether_machine_snapshots_are_loaded_is_said_at_create_and_shown(place):
+    place.daemon.answers.update(create=WEB1, show={**WEB1, "snapshots": "allowed"})
+    place.succeeds("create", "web1", "--snapshots", "allowed")
+    tap.require(place.daemon.asked("create") == [{"label": "web1", "snapshots": "allowed"}], place.daemon.requests)
+    tap.require(re.search(r"^machine snapshots +allowed$", place.succeeds("show", "web1"), re.MULTILINE), "it is not shown")
+
+
+@test
 def the_family_is_said_at_create_and_shown(place):
     place.daemon.answers.update(create=WEB1, show=DB1)
     place.succeeds("create", "web1", "--tpm", "1.2")

@@ -280,6 +280,10 @@ static void what_is_no_snapshot_is_said(void **state)
     assert_non_null(strstr(read_line(fd), "BAD_VALUE"));
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"tpm\":\"1.3\"}}\n");
     assert_non_null(strstr(read_line(fd), "tpm is 2.0 or 1.2"));
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"snapshots\":\"yes\"}}\n");
+    assert_non_null(strstr(read_line(fd), "snapshots is refused or allowed"));
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"tree\",\"snapshots\":\"allowed\",\"start\":false}}\n");
+    assert_non_null(strstr(read_line(fd), "\"snapshots\":\"allowed\""));
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"old\",\"tpm\":\"1.2\",\"start\":false}}\n");
     assert_non_null(strstr(read_line(fd), "\"tpm\":\"1.2\""));
     say(fd, "{\"execute\":\"snapshot\",\"arguments\":{\"instance\":\"old\",\"name\":\"a\"}}\n");

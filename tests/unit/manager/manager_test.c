@@ -218,15 +218,21 @@ static void an_origin_is_one_of_two(void **state)
     origin[0] = MANAGER_ORIGIN_HERE;
     origin[1] = PEER_LOCKOUT_START_ONLY;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_TPM_FAMILY);
+    origin[1] = PEER_LOCKOUT_TIME;
+    origin[3] = PEER_SNAPSHOTS_ALLOWED;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_TPM_FAMILY);
     origin[0] = MANAGER_ORIGIN_IMPORTED;
     origin[1] = PEER_LOCKOUT_NEVER;
     origin[2] = PEER_FAMILY_20;
+    origin[3] = PEER_SNAPSHOTS_ALLOWED + 1;
+    assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_BAD_VALUE);
+    origin[3] = PEER_SNAPSHOTS_ALLOWED;
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, span_of(arguments, sizeof arguments - 1), NULL), ERR_TRUNCATED);
     assert_int_equal(rig_ask(&rig, MANAGER_CREATE, all, NULL), ERR_NONE);
 }
 
-/* The family took one of the zeros behind the row: whoever has no TPM 1.2 has the rows that he had. */
-static void a_row_of_a_tpm_20_is_as_it_was(void **state)
+/* Family and snapshots took two of the zeros behind the row: whoever has chosen neither has the rows that he had. */
+static void a_row_without_a_choice_is_as_it_was(void **state)
 {
     (void)state;
     static const uint8_t zeros[6];
@@ -239,6 +245,11 @@ static void a_row_of_a_tpm_20_is_as_it_was(void **state)
     *family = PEER_FAMILY_12;
     assert_ok(row_parse_sealed(writer_span(&w), &row));
     assert_int_equal(row.family, PEER_FAMILY_12);
+    *family = PEER_FAMILY_20;
+    family[1] = PEER_SNAPSHOTS_ALLOWED;
+    assert_ok(row_parse_sealed(writer_span(&w), &row));
+    assert_int_equal(row.snapshots, PEER_SNAPSHOTS_ALLOWED);
+    family[1] = PEER_SNAPSHOTS_REFUSED;
     for (size_t i = 0; i < sizeof zeros; i++) {
         family[i] = PEER_FAMILY_12 + 1;
         assert_err(row_parse_sealed(writer_span(&w), &row), BAD_VALUE);
@@ -468,7 +479,7 @@ int main(void)
         MANAGER_TEST(create_draws_an_id_and_says_the_row),
         MANAGER_TEST(a_label_has_an_alphabet),
         MANAGER_TEST(an_origin_is_one_of_two),
-        MANAGER_TEST(a_row_of_a_tpm_20_is_as_it_was),
+        MANAGER_TEST(a_row_without_a_choice_is_as_it_was),
         MANAGER_TEST(a_label_is_unique_among_the_living),
         MANAGER_TEST(an_answer_waits_for_its_store),
         MANAGER_TEST(what_an_answer_tells_of_a_store_waits_for_it),

@@ -567,6 +567,7 @@ uint16_t rig_create(struct rig *rig, const char *label, const uint8_t *owner, co
     arguments[MANAGER_LABEL_SIZE + 64] = rig->imports ? MANAGER_ORIGIN_IMPORTED : MANAGER_ORIGIN_HERE;
     arguments[MANAGER_LABEL_SIZE + 65] = PEER_LOCKOUT_TIME;
     arguments[MANAGER_LABEL_SIZE + 66] = rig->family;
+    arguments[MANAGER_LABEL_SIZE + 67] = rig->snapshots;
     if (owner) memcpy(arguments + MANAGER_LABEL_SIZE, owner, 32);
     if (front_key) memcpy(arguments + MANAGER_LABEL_SIZE + 32, front_key, 32);
     return ask_row(rig, MANAGER_CREATE, span_of(arguments, sizeof arguments), out);

@@ -60,6 +60,7 @@ struct rig {
     bool hold_stores;
     bool imports;         /* what is created is created to be imported */
     uint8_t family;       /* what is created is of this one */
+    uint8_t snapshots;    /* the same */
     uint64_t held_store;  /* the number of the one that waits, 0: none */
     bool held_exchange;   /* one with the anchor waits, */
     uint64_t held_number; /* which has this number, */

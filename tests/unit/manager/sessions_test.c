@@ -121,6 +121,24 @@ static void a_tpm_12_is_one_for_good(void **state)
     assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
 }
 
+static void what_is_said_of_snapshots_is_told_and_inherited(void **state)
+{
+    (void)state;
+    struct ledger_row allowed;
+    rig.snapshots = PEER_SNAPSHOTS_ALLOWED;
+    assert_int_equal(rig_create(&rig, "tree", NULL, NULL, &allowed), ERR_NONE);
+    assert_int_equal(allowed.snapshots, PEER_SNAPSHOTS_ALLOWED);
+    rig_serve(&rig, &allowed.id, 7, &fake);
+    assert_int_equal(fake.provision.snapshots, PEER_SNAPSHOTS_ALLOWED);
+    fake_instance_close(&fake);
+    rig_end(&rig);
+    rig_reopen(&rig);
+    assert_int_equal(rig_row(&rig, &allowed.id).snapshots, PEER_SNAPSHOTS_ALLOWED);
+    assert_int_equal(rig_row(&rig, &row.id).snapshots, PEER_SNAPSHOTS_REFUSED);
+    rig_serve(&rig, &row.id, 8, &fake);
+    assert_int_equal(fake.provision.snapshots, PEER_SNAPSHOTS_REFUSED);
+}
+
 static void the_host_is_told_which_state_and_what_the_front_end_needs(void **state)
 {
     (void)state;
@@ -430,6 +448,7 @@ int main(void)
         SESSION_TEST(the_first_start_makes_a_tpm),
         SESSION_TEST(an_imported_instance_never_makes_a_tpm),
         SESSION_TEST(a_tpm_12_is_one_for_good),
+        SESSION_TEST(what_is_said_of_snapshots_is_told_and_inherited),
         SESSION_TEST(the_host_is_told_which_state_and_what_the_front_end_needs),
         SESSION_TEST(nothing_is_handed_over_before_the_start_is_stored),
         SESSION_TEST(an_enrolled_front_end_is_told_to_the_instance),

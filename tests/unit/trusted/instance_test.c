@@ -207,7 +207,8 @@ static void a_malformed_provision_is_not_accepted(void **state)
     assert_int_equal(provision_with(34, PEER_LOCKOUT_TIME ^ 0), ERR_BAD_VALUE); /* what heals lockout */
     assert_int_equal(provision_with(34, PEER_LOCKOUT_TIME ^ (PEER_LOCKOUT_NEVER + 1)), ERR_BAD_VALUE);
     assert_int_equal(provision_with(35, PEER_FAMILY_12 + 1), ERR_BAD_VALUE); /* no family */
-    for (size_t i = 36; i < 40; i++)
+    assert_int_equal(provision_with(36, PEER_SNAPSHOTS_ALLOWED + 1), ERR_BAD_VALUE);
+    for (size_t i = 37; i < 40; i++)
         assert_int_equal(provision_with(i, 1), ERR_BAD_VALUE); /* padding */
     assert_int_equal(provision_with(136, 1), ERR_BAD_VALUE);   /* a version of what never was */
     assert_int_equal(provision_with(PROVISION_SUSPENDED + 31, 1), ERR_BAD_VALUE);
