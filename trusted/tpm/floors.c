@@ -102,6 +102,13 @@ uint64_t floors_clock_reserve(void)
     return gp.orderlyState < LIBTPMS_SU_DA_USED ? 0 : CLOCK_RESERVE;
 }
 
+/* A life that used a guarded authValue and ends without TPM2_Shutdown is a failed try, which the startup behind it counts. */
+static uint32_t failed_tries(void)
+{
+    const bool pending = gp.orderlyState == LIBTPMS_SU_DA_USED && gp.failedTries < gp.maxTries;
+    return gp.failedTries + pending;
+}
+
 void floors_read(struct tpm_floors *out)
 {
     *out = (struct tpm_floors){
@@ -110,7 +117,7 @@ void floors_read(struct tpm_floors *out)
         .audit_count = gp.auditCounter,
         .nv_count = raise_counters(0),
         .reset_count = gp.resetCount,
-        .failed_tries = gp.failedTries,
+        .failed_tries = failed_tries(),
         .time_epoch = gp.timeEpoch,
         .lockout_auth_locked = !gp.lockOutAuthEnabled,
     };

@@ -18,7 +18,7 @@ struct tpm_floors {
     uint64_t audit_count;
     uint64_t nv_count; /* the highest that any NV counter has been */
     uint32_t reset_count;
-    uint32_t failed_tries;
+    uint32_t failed_tries;    /* with the one that an end without TPM2_Shutdown would be */
     uint32_t time_epoch;      /* part of every ticket that expires */
     bool lockout_auth_locked; /* lockoutAuth was given wrongly and has not healed */
 };

@@ -570,7 +570,7 @@ static void floors_are_what_commands_answer(void **state)
     assert_int_equal(read_floors().failed_tries, lockout_counter());
     fail_tries(2);
     assert_int_equal(lockout_counter(), 2);
-    assert_int_equal(read_floors().failed_tries, 2);
+    assert_int_equal(read_floors().failed_tries, 3); /* with that of an end without TPM2_Shutdown */
     assert_false(read_floors().lockout_auth_locked);
     assert_int_equal(clear_lockout("wrong"), TPM_RC_AUTH_FAIL);
     assert_true(read_floors().lockout_auth_locked);
@@ -750,6 +750,25 @@ static void a_revert_is_as_orderly_as_its_state(void **state)
     assert_int_equal(lockout_counter(), 0);
     vanish();
     assert_ok(tpm_power_on_reverted(&tpm, span_of_state(&newer), &none));
+    startup(TPM_SU_CLEAR);
+    assert_int_equal(lockout_counter(), 1);
+}
+
+/* It was killed before the failed try was stored, and what is put back was shut down before it began. */
+static void a_guess_that_was_cut_off_counts_after_a_revert(void **state)
+{
+    (void)state;
+    define_guarded();
+    shut_down(TPM_SU_CLEAR);
+    keep(&permanent);
+    power_on(&permanent);
+    startup(TPM_SU_CLEAR);
+    (void)guess("secret");
+    const struct tpm_floors killed = read_floors();
+    shut_down(TPM_SU_CLEAR);
+    assert_int_equal(read_floors().failed_tries, 0);
+    vanish();
+    assert_ok(tpm_power_on_reverted(&tpm, span_of_state(&permanent), &killed));
     startup(TPM_SU_CLEAR);
     assert_int_equal(lockout_counter(), 1);
 }
@@ -1156,6 +1175,7 @@ int main(void)
         TPM_TEST(what_was_raised_is_committed),
         TPM_TEST(a_revert_cannot_be_started_as_a_resume),
         TPM_TEST(a_revert_is_as_orderly_as_its_state),
+        TPM_TEST(a_guess_that_was_cut_off_counts_after_a_revert),
         TPM_TEST(saved_contexts_of_any_time_are_refused_after_a_revert),
         TPM_TEST(floors_have_a_form_of_fixed_size),
         TPM_TEST(clock_never_goes_back),
