@@ -9,6 +9,7 @@
 
 #define TPM_RH_OWNER       0x40000001u
 #define TPM_RH_ENDORSEMENT 0x4000000bu
+#define TPM_RH_NULL        0x40000007u
 #define TPM_RH_PLATFORM    0x4000000cu
 #define TPM_RH_LOCKOUT     0x4000000au
 #define TPM_SU_CLEAR       0u

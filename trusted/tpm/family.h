@@ -34,6 +34,9 @@ struct family {
     struct err (*reverted)(struct tpm *tpm, const struct tpm_floors *floors);
     /* A suspended one goes on. */
     struct err (*resumed)(struct tpm *tpm);
+    /* The same of one that is not the newest: raise it to the floors, end what was begun, and have it stored. NULL: it
+     * may not. */
+    struct err (*went_back)(struct tpm *tpm, const struct tpm_floors *floors);
     /* What a reset of the machine has to keep of the life before, and puts back; 0 if there was none. */
     uint64_t (*before_reset)(void);
     struct err (*after_reset)(uint64_t kept);

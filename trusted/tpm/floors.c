@@ -123,9 +123,8 @@ void floors_read(struct tpm_floors *out)
     };
 }
 
-void floors_raise(const struct tpm_floors *floors)
+static void raise_all(const struct tpm_floors *floors)
 {
-    if (g_initialized) panic(PANIC_INVARIANT);
     gp.totalResetCount = highest_of(gp.totalResetCount, floors->total_reset_count);
     gp.auditCounter = highest_of(gp.auditCounter, floors->audit_count);
     gp.resetCount = u32_highest_of(gp.resetCount, floors->reset_count);
@@ -137,6 +136,33 @@ void floors_raise(const struct tpm_floors *floors)
     (void)raise_counters(floors->nv_count);
     /* Orderly as it was, but with nothing that TPM2_Startup(STATE), or one that only restarts, could go on with. */
     if (gp.orderlyState < LIBTPMS_SU_DA_USED) gp.orderlyState = 0;
+}
+
+void floors_raise(const struct tpm_floors *floors)
+{
+    if (g_initialized) panic(PANIC_INVARIANT);
+    raise_all(floors);
+}
+
+/* All time since it was suspended, before anything is compared: none of it is left to heal what is raised now. */
+static void let_time_pass(void)
+{
+    const uint64_t now = _plat__TimerRead();
+    if (now < g_time) return;
+    go.clock += now - g_time;
+    g_time = now;
+}
+
+void floors_raise_resumed(const struct tpm_floors *floors)
+{
+    let_time_pass();
+    raise_all(floors);
+    (void)raise_orderly(s_indexOrderlyRam, sizeof s_indexOrderlyRam, floors->nv_count);
+    s_maxCounter = highest_of(s_maxCounter, floors->nv_count);
+    go.selfHealTimer = go.lockoutTimer = g_time;
+    gp.totalResetCount++;
+    gp.resetCount++;
+    gp.timeEpoch++;
 }
 
 struct err tpm_floors_encode(const struct tpm_floors *floors, struct writer *out)

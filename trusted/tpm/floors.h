@@ -43,6 +43,12 @@ void floors_read(struct tpm_floors *out);
  */
 void floors_raise(const struct tpm_floors *floors);
 
+/*
+ * The same of a TPM that goes on without a startup: what a TPM Reset counts is counted here, one higher than it was in
+ * either time.
+ */
+void floors_raise_resumed(const struct tpm_floors *floors);
+
 /* ERR_NO_SPACE */
 struct err tpm_floors_encode(const struct tpm_floors *floors, struct writer *out);
 /* ERR_TRUNCATED, ERR_BAD_VALUE */

@@ -42,7 +42,8 @@ _Static_assert(sizeof(struct libtpms_orderly) == 0x80, "go");
 
 /* gr: what a TPM Reset begins anew (STATE_RESET_DATA). */
 struct libtpms_reset {
-    uint8_t skipped_contexts[0x178];
+    uint8_t nullProof[2 + 64]; /* a TPM2B */
+    uint8_t skipped_contexts[0x178 - 0x42];
     uint8_t commitNonce[2 + 64]; /* a TPM2B */
     uint8_t commitArray[16];
     uint8_t skipped_end[0x1d0 - 0x1ca];
@@ -56,6 +57,7 @@ extern struct libtpms_reset gr;
 extern uint64_t g_time;       /* ms since power-on */
 extern int32_t g_initialized; /* TPM2_Startup was done */
 extern int32_t g_inFailureMode;
+extern uint32_t g_exclusiveAuditSession;
 
 /* gp.orderlyState: what the last TPM2_Shutdown was, and where the startup before it came from. */
 #define LIBTPMS_SU_DA_USED 0xfffeu /* this and 0xffff: none was done */
@@ -70,7 +72,14 @@ extern uint8_t s_NV[LIBTPMS_NV_SIZE];
 _Static_assert(sizeof g_time == 0x8, "g_time");
 _Static_assert(sizeof g_initialized == 0x4, "g_initialized");
 _Static_assert(sizeof g_inFailureMode == 0x4, "g_inFailureMode");
+_Static_assert(sizeof g_exclusiveAuditSession == 0x4, "g_exclusiveAuditSession");
 _Static_assert(sizeof s_NV == 0x2b2c0, "s_NV");
+
+/* What a TPM that was started uses in place of those in s_NV: the orderly indices, and the highest of a deleted counter. */
+extern uint8_t s_indexOrderlyRam[LIBTPMS_NV_LIST - LIBTPMS_NV_RAM];
+extern uint64_t s_maxCounter;
+_Static_assert(sizeof s_indexOrderlyRam == 0x200, "s_indexOrderlyRam");
+_Static_assert(sizeof s_maxCounter == 0x8, "s_maxCounter");
 
 /* One entry of either list; one of size 0 ends it. Numbers are little-endian, but for the data of an index. */
 #define LIBTPMS_ENTRY_HANDLE         4u
@@ -91,4 +100,13 @@ int32_t NvCommit(void);
 
 uint32_t CryptRandomStir(uint16_t size, uint8_t *data); /* a TPM_RC */
 uint16_t CryptRandomGenerate(uint16_t size, uint8_t *out);
+
+uint64_t _plat__TimerRead(void); /* ms: what g_time becomes with the next command */
+
+/* What a startup of this type does with sessions, and with the audit of commands; both return true. */
+#define LIBTPMS_SU_RESET      0u
+#define LIBTPMS_RH_UNASSIGNED 0x40000008u
+int32_t SessionStartup(uint32_t type);
+int32_t CommandAuditStartup(uint32_t type);
+
 uint16_t CryptHashBlock(uint16_t algorithm, uint32_t size, const uint8_t *data, uint32_t out_size, uint8_t *out);

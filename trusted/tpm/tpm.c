@@ -333,7 +333,8 @@ struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
     return tpm_cut_off(tpm);
 }
 
-struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state)
+/* What libtpms does of it; with an error the TPM may be on. */
+static struct err resume(struct tpm *tpm, struct span permanent, struct span volatile_state)
 {
     uint8_t made_over[DIGEST_SIZE];
     *tpm = (struct tpm){0};
@@ -345,7 +346,23 @@ struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volati
     struct err err = libtpms_on(tpm);
     if (!err.code && to_resume.size > 0) err = FAIL(NO_MEMORY);
     to_resume = span_empty();
+    return err;
+}
+
+struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state)
+{
+    struct err err = resume(tpm, permanent, volatile_state);
     if (!err.code) err = family->resumed(tpm);
+    if (err.code) fall_back_off(tpm);
+    return err;
+}
+
+struct err tpm_go_back(struct tpm *tpm, struct span permanent, struct span volatile_state,
+                       const struct tpm_floors *floors)
+{
+    ENSURE(family->went_back, TPM_FAMILY);
+    struct err err = resume(tpm, permanent, volatile_state);
+    if (!err.code) err = family->went_back(tpm, floors);
     if (err.code) fall_back_off(tpm);
     return err;
 }

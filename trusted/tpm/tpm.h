@@ -86,6 +86,15 @@ struct err tpm_suspend(struct tpm *tpm, size_t limit, struct span *out_volatile)
 struct err tpm_resume(struct tpm *tpm, struct span permanent, struct span volatile_state);
 
 /*
+ * Goes on from a suspended state that is not the newest one. PCRs, loaded objects, keys and NV are those of that time;
+ * what may not go back is raised to the floors of the newest (floors.h), and resetCount is one higher than it ever was, as
+ * behind a TPM Reset. Sessions, saved contexts of any time, tickets that expire and a command audit that was begun are
+ * at an end. A commit is pending afterwards. The errors of tpm_resume; ERR_TPM_FAMILY: a TPM 1.2 does not, and is as it was.
+ */
+struct err tpm_go_back(struct tpm *tpm, struct span permanent, struct span volatile_state,
+                       const struct tpm_floors *floors);
+
+/*
  * Runs one command (TPM 2.0 Library, Part 1, 18) at locality 0 to 4 and writes the response. A refusal by the TPM is a
  * response. ERR_TPM_OFF, ERR_TPM.
  */

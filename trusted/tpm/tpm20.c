@@ -95,14 +95,20 @@ static struct err reverted_20(struct tpm *tpm, const struct tpm_floors *floors)
     return save_20(tpm);
 }
 
+/* A TPM2B of that many bytes. */
+static struct err draw(uint8_t *sized, size_t capacity)
+{
+    const uint16_t size = (uint16_t)(capacity - sizeof size);
+    memcpy(sized, &size, sizeof size);
+    ENSURE(CryptRandomGenerate(size, sized + sizeof size) == size, TPM);
+    return OK;
+}
+
 /* TPM2_Commit's secrets are computed from these, so two lives of one state would give out the same ones. */
 static struct err renew_commits(void)
 {
-    uint16_t size = sizeof gr.commitNonce - sizeof size;
-    memcpy(gr.commitNonce, &size, sizeof size);
-    ENSURE(CryptRandomGenerate(size, gr.commitNonce + sizeof size) == size, TPM);
     memset(gr.commitArray, 0, sizeof gr.commitArray);
-    return OK;
+    return draw(gr.commitNonce, sizeof gr.commitNonce);
 }
 
 static struct err resumed_20(struct tpm *tpm)
@@ -110,6 +116,26 @@ static struct err resumed_20(struct tpm *tpm)
     TRY(renew_commits());
     tpm->orderly = gp.orderlyState < LIBTPMS_SU_DA_USED;
     return OK;
+}
+
+/*
+ * Sessions that go on in two lives would use their nonces twice. Their contexts are numbered from the beginning again, and
+ * encrypted with what comes of the number and the proof. The seed of that hierarchy stays: its keys are loaded.
+ */
+static struct err end_sessions(void)
+{
+    ENSURE(SessionStartup(LIBTPMS_SU_RESET), TPM);
+    g_exclusiveAuditSession = LIBTPMS_RH_UNASSIGNED;
+    return draw(gr.nullProof, sizeof gr.nullProof);
+}
+
+static struct err went_back_20(struct tpm *tpm, const struct tpm_floors *floors)
+{
+    floors_raise_resumed(floors);
+    TRY(end_sessions());
+    ENSURE(CommandAuditStartup(LIBTPMS_SU_RESET), TPM);
+    TRY(resumed_20(tpm));
+    return save_20(tpm);
 }
 
 /* TPM2_Shutdown is what stores the Clock, and a machine's reset does without. */
@@ -180,6 +206,7 @@ const struct family tpm_family_20 = {
     .opened = opened_20,
     .reverted = reverted_20,
     .resumed = resumed_20,
+    .went_back = went_back_20,
     .before_reset = before_reset_20,
     .after_reset = after_reset_20,
     .shut_down = shut_down_20,

@@ -13,19 +13,21 @@
 #include "trusted/tpm/lockout.h"
 #include "trusted/tpm/tpm.h"
 
-#define TPM_RC_INITIALIZE 0x100u
-#define TPM_RC_LOCKOUT    0x921u
-#define TPM_RC_RETRY      0x922u /* said once in each life: the use of a guarded authValue has been recorded */
-#define TPM_RC_AUTH_FAIL  0x98eu
-#define TPM_RC_INTEGRITY  0x1dfu /* of parameter 1 */
-#define NV_INDEX          0x01800001u
-#define OTHER_INDEX       0x01800002u
-#define NEW_INDEX         0x01800003u
-#define COUNTER           0x02020012u /* OWNERWRITE, OWNERREAD, NO_DA, TPM_NT_COUNTER */
-#define ORDERLY_COUNTER   (COUNTER | 0x04000000u)
-#define GUARDED           0x00040004u /* AUTHWRITE, AUTHREAD, guarded against dictionary attacks */
-#define NS_PER_S          UINT64_C(1000000000)
-#define YEAR              (UINT64_C(365) * 24 * 3600 * NS_PER_S)
+#define TPM_RC_INITIALIZE   0x100u
+#define TPM_RC_REFERENCE_H0 0x910u
+#define TPM_RC_LOCKOUT      0x921u
+#define TPM_RC_RETRY        0x922u /* said once in each life: the use of a guarded authValue has been recorded */
+#define TPM_RC_AUTH_FAIL    0x98eu
+#define TPM_RC_INTEGRITY    0x1dfu /* of parameter 1 */
+#define NV_INDEX            0x01800001u
+#define OTHER_INDEX         0x01800002u
+#define NEW_INDEX           0x01800003u
+#define ORDERLY_INDEX       0x01800004u
+#define COUNTER             0x02020012u /* OWNERWRITE, OWNERREAD, NO_DA, TPM_NT_COUNTER */
+#define ORDERLY_COUNTER     (COUNTER | 0x04000000u)
+#define GUARDED             0x00040004u /* AUTHWRITE, AUTHREAD, guarded against dictionary attacks */
+#define NS_PER_S            UINT64_C(1000000000)
+#define YEAR                (UINT64_C(365) * 24 * 3600 * NS_PER_S)
 
 static struct tpm tpm;
 static uint8_t response_buffer[4096];
@@ -820,6 +822,314 @@ static void saved_contexts_of_any_time_are_refused_after_a_revert(void **state)
     assert_int_equal(load_context(&session), TPM_RC_INTEGRITY);
 }
 
+/* Locked out: three failed tries, and lockoutAuth. */
+static void lock_out(void)
+{
+    fail_tries(3);
+    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
+    assert_int_equal(clear_lockout("wrong"), TPM_RC_AUTH_FAIL);
+    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
+}
+
+/* ---- a snapshot of the machine that was left since, and is gone back to while it runs ---- */
+
+static void go_back(const struct tpm_floors *floors)
+{
+    vanish();
+    assert_ok(tpm_go_back(&tpm, span_of_state(&permanent), span_of_state(&suspended), floors));
+}
+
+/* To what suspend took, from a later time that did this. */
+static void go_back_from(void (*later)(void))
+{
+    suspend();
+    resume();
+    later();
+    const struct tpm_floors floors = read_floors();
+    go_back(&floors);
+}
+
+static void extend_and_define(void)
+{
+    struct tpm_message m;
+    tpm_pcr_extend(&m, 10);
+    run_ok(&m);
+    tpm_nv_define(&m, OTHER_INDEX, 8);
+    run_ok(&m);
+}
+
+static void a_tpm_that_went_back_goes_on_without_a_startup(void **state)
+{
+    (void)state;
+    static struct state pcr, public;
+    struct tpm_message pcr_read, read_public, m;
+    pcr.size = public.size = 0;
+    tpm_pcr_extend(&m, 10);
+    run_ok(&m);
+    tpm_pcr_read(&pcr_read, 10);
+    tpm_read_public(&read_public, create_primary(TPM_RH_OWNER, TPM_KEY_SIGN));
+    assert_same(&pcr_read, &pcr);
+    assert_same(&read_public, &public);
+    for (int i = 0; i < 2; i++) {
+        go_back_from(extend_and_define);
+        assert_same(&pcr_read, &pcr);
+        assert_same(&read_public, &public);
+        tpm_startup(&m, TPM_SU_CLEAR);
+        assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+        tpm_nv_read(&m, OTHER_INDEX, 8);
+        assert_int_not_equal(tpm_response_code(run(&m)), 0); /* it is not there any more */
+    }
+}
+
+static void what_goes_back_is_raised_to_each_floor(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    define_guarded();
+    define_counter(OTHER_INDEX, COUNTER);
+    increment(OTHER_INDEX, 1);
+    define_counter(ORDERLY_INDEX, ORDERLY_COUNTER);
+    increment(ORDERLY_INDEX, 2);
+    suspend();
+    go_back(&high);
+    struct clock_info info = clock_info();
+    assert_int_equal(info.reset_count, high.reset_count + 1);
+    assert_true(info.clock >= high.clock);
+    assert_false(info.safe);
+    assert_int_equal(lockout_counter(), 3);
+    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
+    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
+    assert_true(counter(OTHER_INDEX) == high.nv_count);
+    assert_true(counter(ORDERLY_INDEX) == high.nv_count);
+    increment(ORDERLY_INDEX, 1);
+    assert_true(counter(ORDERLY_INDEX) == high.nv_count + 1);
+    define_counter(NEW_INDEX, COUNTER);
+    increment(NEW_INDEX, 1);
+    assert_true(counter(NEW_INDEX) > high.nv_count);
+    assert_true(audit_count() == high.audit_count);
+    assert_true(read_floors().total_reset_count == high.total_reset_count + 1);
+    assert_int_equal(read_floors().time_epoch, high.time_epoch + 1);
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+}
+
+/* What a deleted counter had is all that is left of it. */
+static void a_new_counter_begins_behind_all_that_there_were(void **state)
+{
+    (void)state;
+    suspend();
+    go_back(&high);
+    define_counter(NEW_INDEX, COUNTER);
+    increment(NEW_INDEX, 1);
+    assert_true(counter(NEW_INDEX) == high.nv_count + 1);
+}
+
+static void nothing_happens(void)
+{
+}
+
+static void each_going_back_to_one_snapshot_is_one_reset_more(void **state)
+{
+    (void)state;
+    suspend();
+    resume();
+    for (int i = 0; i < 3; i++) {
+        const struct tpm_floors before = read_floors();
+        go_back(&before);
+        assert_int_equal(clock_info().reset_count, before.reset_count + 1);
+        assert_int_equal(read_floors().total_reset_count, before.total_reset_count + 1);
+        assert_int_equal(read_floors().time_epoch, before.time_epoch + 1);
+    }
+}
+
+/* A kill right behind it brings none of it back. */
+static void what_went_back_is_committed_as_it_was_raised(void **state)
+{
+    (void)state;
+    struct span taken;
+    define_counter(ORDERLY_INDEX, ORDERLY_COUNTER);
+    increment(ORDERLY_INDEX, 1);
+    suspend();
+    go_back(&high);
+    assert_true(tpm_take_commit(&tpm, &taken));
+    copy(&newer, taken);
+    power_on(&newer);
+    startup(TPM_SU_CLEAR);
+    assert_int_equal(clock_info().reset_count, high.reset_count + 2);
+    assert_true(clock_info().clock >= high.clock);
+    assert_int_equal(lockout_counter(), 3);
+    assert_true(counter(ORDERLY_INDEX) >= high.nv_count);
+    assert_true(audit_count() == high.audit_count);
+    assert_true(read_floors().total_reset_count == high.total_reset_count + 2);
+}
+
+/* Contexts of a key of the owner, of one of nobody, and of a session. */
+static void save_contexts(struct state out[3])
+{
+    struct tpm_message m;
+    const uint32_t keys[] = {create_primary(TPM_RH_OWNER, TPM_KEY_SIGN), create_primary(TPM_RH_NULL, TPM_KEY_DECRYPT)};
+    for (size_t i = 0; i < 2; i++) {
+        save_context(keys[i], &out[i]);
+        tpm_flush(&m, keys[i]);
+        run_ok(&m);
+    }
+    save_context(start_policy(), &out[2]);
+}
+
+static void sessions_and_contexts_of_both_times_end(void **state)
+{
+    (void)state;
+    static struct state before[3], after[3];
+    struct tpm_message m;
+    save_contexts(before);
+    const uint32_t loaded = start_policy();
+    g_exclusiveAuditSession = loaded;
+    suspend();
+    resume();
+    tpm_policy_digest(&m, loaded);
+    run_ok(&m); /* where nothing was left it goes on, */
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(load_context(&before[i]), 0); /* and so do these */
+    reset_soft();
+    save_contexts(after);
+    const struct tpm_floors floors = read_floors();
+    go_back(&floors);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(load_context(&before[i]), TPM_RC_INTEGRITY);
+        assert_int_equal(load_context(&after[i]), TPM_RC_INTEGRITY);
+    }
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_REFERENCE_H0);
+    assert_int_equal(g_exclusiveAuditSession, LIBTPMS_RH_UNASSIGNED);
+    for (int i = 0; i < 3; i++) /* as many as can be loaded */
+        (void)start_policy();
+}
+
+/* S7; and what protects a session's context depends on its number, which comes again. */
+static void two_goings_back_to_one_snapshot_draw_differently(void **state)
+{
+    (void)state;
+    enum { COMMANDS = 4 };
+    static struct state drawn[COMMANDS];
+    static uint8_t proof[sizeof gr.nullProof];
+    struct tpm_message commands[COMMANDS];
+    uint32_t key = create_primary(TPM_RH_OWNER, TPM_KEY_DECRYPT);
+    tpm_get_random(&commands[0], 32);
+    tpm_start_policy(&commands[1]);
+    tpm_ecdh_keygen(&commands[2], key);
+    tpm_ec_ephemeral(&commands[3], TPM_ECC_NIST_P256);
+    memcpy(proof, gr.nullProof, sizeof proof);
+    suspend();
+    const struct tpm_floors floors = {0};
+    for (int life = 0; life < 2; life++) {
+        for (size_t i = 0; i < COMMANDS; i++) {
+            go_back(&floors);
+            assert_memory_not_equal(gr.nullProof, proof, sizeof proof);
+            memcpy(proof, gr.nullProof, sizeof proof);
+            struct span response = run_ok(&commands[i]);
+            if (life == 0) copy(&drawn[i], response);
+            assert_int_equal(response.size, drawn[i].size);
+            if (life == 1) assert_memory_not_equal(response.data, drawn[i].bytes, response.size);
+        }
+    }
+}
+
+/* With its startup libtpms would take what it stored at the shutdown: the nonce of TPM2_Commit, too. */
+static void what_went_back_is_never_started_as_a_resume(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    const struct tpm_floors none = {0};
+    tpm_startup(&m, TPM_SU_STATE);
+    shut_down(TPM_SU_STATE);
+    suspend();
+    resume();
+    assert_ok(tpm_reset(&tpm));
+    run_ok(&m); /* it could be, without */
+    go_back(&none);
+    assert_ok(tpm_reset(&tpm));
+    assert_int_not_equal(tpm_response_code(run(&m)), 0);
+    startup(TPM_SU_CLEAR);
+}
+
+static void one_that_was_not_started_is_started_anew(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    assert_ok(tpm_reset(&tpm));
+    suspend();
+    go_back(&high);
+    tpm_get_random(&m, 8);
+    assert_int_equal(tpm_response_code(run(&m)), TPM_RC_INITIALIZE);
+    startup(TPM_SU_CLEAR);
+    assert_true(clock_info().reset_count > high.reset_count);
+    assert_int_equal(lockout_counter(), 3);
+}
+
+static void an_audit_that_was_begun_ends(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    tpm_audit_get_random(&m);
+    run_ok(&m);
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+    go_back_from(nothing_happens);
+    const uint64_t counted = read_floors().audit_count;
+    tpm_get_random(&m, 8);
+    run_ok(&m);
+    assert_int_equal(audit_count(), counted + 1); /* a digest of its own */
+}
+
+/* The snapshot's memory says when the last try failed: before all those that count now. */
+static void years_since_the_snapshot_heal_no_later_guess(void **state)
+{
+    (void)state;
+    define_guarded();
+    suspend();
+    resume();
+    clock_advance(host_time += 10 * YEAR);
+    (void)clock_info();
+    lock_out();
+    const struct tpm_floors floors = read_floors();
+    go_back(&floors);
+    assert_int_equal(lockout_counter(), 3);
+    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
+    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
+    clock_advance(host_time += 10 * YEAR);
+    assert_int_equal(lockout_counter(), 0); /* as it would have, from then on */
+}
+
+static void a_guess_that_was_cut_off_counts_when_it_goes_back(void **state)
+{
+    (void)state;
+    define_guarded();
+    suspend();
+    resume();
+    static struct state killed, snapshot;
+    snapshot = permanent;
+    (void)guess("secret");
+    keep(&killed);
+    power_on(&killed); /* and no startup */
+    const struct tpm_floors floors = read_floors();
+    permanent = snapshot;
+    go_back(&floors);
+    assert_int_equal(lockout_counter(), 1);
+}
+
+static void what_does_not_belong_together_is_not_gone_back_to(void **state)
+{
+    (void)state;
+    const struct tpm_floors none = {0};
+    suspend();
+    resume();
+    extend_and_define();
+    keep(&newer);
+    vanish();
+    assert_err(tpm_go_back(&tpm, span_of_state(&newer), span_of_state(&suspended), &none), STATE_REJECTED);
+    assert_false(tpm.on);
+    go_back(&none);
+}
+
 static void floors_have_a_form_of_fixed_size(void **state)
 {
     (void)state;
@@ -841,15 +1151,6 @@ static void floors_have_a_form_of_fixed_size(void **state)
 }
 
 /* ---- time ---- */
-
-/* Locked out: three failed tries, and lockoutAuth. */
-static void lock_out(void)
-{
-    fail_tries(3);
-    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
-    assert_int_equal(clear_lockout("wrong"), TPM_RC_AUTH_FAIL);
-    assert_int_equal(clear_lockout(""), TPM_RC_LOCKOUT);
-}
 
 /* What a host may say about the time between two commands. */
 static const int64_t tricks[] = {
@@ -915,8 +1216,15 @@ static void revert(void)
     startup(TPM_SU_CLEAR);
 }
 
-static void nothing_happens(void)
+static void load_an_old_snapshot(void)
 {
+    suspend();
+    resume();
+    clock_advance(host_time += 10 * NS_PER_S);
+    struct tpm_floors floors = (clock_info(), read_floors());
+    vanish();
+    new_life();
+    assert_ok(tpm_go_back(&tpm, span_of_state(&permanent), span_of_state(&suspended), &floors));
 }
 
 /* S4 */
@@ -930,7 +1238,8 @@ static void clock_never_goes_back(void **state)
                                            reset_soft,
                                            migrate,
                                            migrate_and_drop_the_volatile_state,
-                                           revert};
+                                           revert,
+                                           load_an_old_snapshot};
     uint64_t clock = clock_info().clock;
     for (size_t event = 0; event < sizeof events / sizeof events[0]; event++) {
         for (size_t trick = 0; trick < 2 * TRICKS; trick++) {
@@ -1177,6 +1486,19 @@ int main(void)
         TPM_TEST(a_revert_is_as_orderly_as_its_state),
         TPM_TEST(a_guess_that_was_cut_off_counts_after_a_revert),
         TPM_TEST(saved_contexts_of_any_time_are_refused_after_a_revert),
+        TPM_TEST(a_tpm_that_went_back_goes_on_without_a_startup),
+        TPM_TEST(what_goes_back_is_raised_to_each_floor),
+        TPM_TEST(a_new_counter_begins_behind_all_that_there_were),
+        TPM_TEST(each_going_back_to_one_snapshot_is_one_reset_more),
+        TPM_TEST(what_went_back_is_committed_as_it_was_raised),
+        TPM_TEST(sessions_and_contexts_of_both_times_end),
+        TPM_TEST(two_goings_back_to_one_snapshot_draw_differently),
+        TPM_TEST(what_went_back_is_never_started_as_a_resume),
+        TPM_TEST(one_that_was_not_started_is_started_anew),
+        TPM_TEST(an_audit_that_was_begun_ends),
+        TPM_TEST(years_since_the_snapshot_heal_no_later_guess),
+        TPM_TEST(a_guess_that_was_cut_off_counts_when_it_goes_back),
+        TPM_TEST(what_does_not_belong_together_is_not_gone_back_to),
         TPM_TEST(floors_have_a_form_of_fixed_size),
         TPM_TEST(clock_never_goes_back),
         TPM_TEST(clock_does_not_go_back_when_the_enclave_is_killed),

@@ -534,6 +534,8 @@ static void a_resume_takes_only_what_belongs_together(void **state)
     assert_false(tpm.on);
     volatile_state.bytes[volatile_state.size / 2] ^= 1;
     assert_ok(tpm_resume(&tpm, span_of_copy(&permanent), span_of_copy(&volatile_state)));
+    const struct tpm_floors none = {0};
+    assert_err(tpm_go_back(&tpm, span_of_copy(&permanent), span_of_copy(&volatile_state), &none), TPM_FAMILY);
 }
 
 static void failure_mode_is_not_suspended(void **state)
