@@ -13,7 +13,8 @@
  *   40  u64      version: of the instance's state, from 1; of the row; of the ledger
  *   48  u64      STATE, EXPORT: highest host time the enclave has seen, ns; LEDGER_ROW: its slot; VOLATILE,
  *                EXPORT_VOLATILE: the start that made it; else 0
- *   56  u8[8]    0
+ *   56  u64      era of the instance: how many of its epochs no death began (STATE, VOLATILE, EXPORT, EXPORT_VOLATILE; else
+ *                0)
  *   64  u8[32]   MRENCLAVE of the manager under which it was sealed
  *   96  u8[32]   fresh random bytes
  *  128  u8[512]  MASTER only: KEYREQUEST of the root

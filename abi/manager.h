@@ -164,6 +164,8 @@ enum manager_event {
     MANAGER_READY = 104,
     /* u64 channel, u8[16] id: this one has taken over, and is the recorded holder. */
     MANAGER_REDEEMED = 105,
+    /* u64 channel, u8[16] id: its TPM was put back to a snapshot of its machine which it had left. */
+    MANAGER_SNAPSHOT_LOADED = 106,
 };
 
 enum manager_instance_state {
@@ -187,7 +189,7 @@ enum manager_origin {
  * deaths declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32]
  * holder key, u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of
  * the source (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8 family
- * of the TPM (enum peer_family), u8 snapshots (enum peer_snapshots), u8[4] 0
+ * of the TPM (enum peer_family), u8 snapshots (enum peer_snapshots), u32 how often one was loaded
  */
 #define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 5u * 32u + 16u + 8u)
 #define MANAGER_LIST_MAX     24u /* rows in one answer */

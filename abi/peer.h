@@ -70,7 +70,7 @@ enum peer_word {
      * u8[32] root key, u8[32] resumption key, u8[32] MRENCLAVE of the manager under which the state to be opened was
      * sealed, u64 version, u8[32] SHA-256 of the sealed state, u8[32] SHA-256 of the sealed volatile state (RESUME; else
      * zeros), u8[PEER_FLOORS_SIZE] floors (REVERTED; else zeros), u8[32] share of the front-end, u8[32] enrolled front-end
-     * key or zeros
+     * key or zeros, u64 era (abi/blob.h)
      */
     PEER_PROVISION = 1,
     /* instance: u8[32] share of the instance for K2. The TPM is on, or (IMPORT, INCOMING) its state may come. */
@@ -90,6 +90,9 @@ enum peer_word {
     PEER_REDEEM = 7,
     /* manager: u8[32] root key, u8[32] resumption key: recorded, and the one that exported is fenced. */
     PEER_REDEEMED = 8,
+    /* instance: as COMMIT, of a TPM that was put back to a snapshot of its machine which it had left. The row allows it, and
+     * counts it. */
+    PEER_LOADED = 9,
 };
 
 enum peer_mode {
@@ -113,7 +116,7 @@ enum peer_lockout_heals { PEER_LOCKOUT_TIME = 1, PEER_LOCKOUT_START_ONLY = 2, PE
 enum peer_snapshots { PEER_SNAPSHOTS_REFUSED = 0, PEER_SNAPSHOTS_ALLOWED = 1 };
 
 #define PEER_FLOORS_SIZE         45u /* what may never go back (trusted/tpm/floors.h) */
-#define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 2u * 32u + PEER_FLOORS_SIZE + 2u * 32u)
+#define PEER_PROVISION_SIZE      (16u + 8u + 8u + 8u + 3u * 32u + 8u + 2u * 32u + PEER_FLOORS_SIZE + 2u * 32u + 8u)
 #define PEER_COMMIT_SIZE         (8u + 2u * 32u + PEER_FLOORS_SIZE)
 #define PEER_REDEEM_SIZE         (3u * 8u)
 #define PEER_REDEEMED_SIZE       (2u * 32u)

@@ -50,7 +50,7 @@ struct span fake_instance_commit(struct fake_instance *fake, uint64_t version, c
     assert_ok(write_bytes(&w, digest, SHA256_SIZE));
     assert_ok(write_bytes(&w, fake->suspended, sizeof fake->suspended));
     assert_ok(write_bytes(&w, fake->floors, sizeof fake->floors));
-    return fake_instance_say(fake, PEER_COMMIT, writer_span(&w));
+    return fake_instance_say(fake, fake->loads ? PEER_LOADED : PEER_COMMIT, writer_span(&w));
 }
 
 struct span fake_instance_ask_lease(struct fake_instance *fake, uint64_t number)
@@ -109,6 +109,7 @@ static void parse_provision(struct span fields, struct fake_provision *out)
     assert_ok(read_bytes(&r, out->floors, sizeof out->floors));
     assert_ok(read_bytes(&r, out->front_share, sizeof out->front_share));
     assert_ok(read_bytes(&r, out->front_key, sizeof out->front_key));
+    assert_ok(read_u64(&r, &out->era));
     assert_ok(reader_end(&r));
 }
 

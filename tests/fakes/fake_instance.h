@@ -27,6 +27,7 @@ struct fake_provision {
     uint8_t floors[PEER_FLOORS_SIZE];
     uint8_t front_share[X25519_SIZE];
     uint8_t front_key[X25519_SIZE];
+    uint64_t era;
 };
 
 struct fake_instance {
@@ -39,6 +40,7 @@ struct fake_instance {
     uint8_t heard[PEER_MESSAGE_MAX];
     uint8_t suspended[SHA256_SIZE];   /* of the commits that follow */
     uint8_t floors[PEER_FLOORS_SIZE]; /* the same */
+    bool loads;                       /* they are said with PEER_LOADED */
 };
 
 const struct crypto *fake_instance_crypto(void);

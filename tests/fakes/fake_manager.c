@@ -111,6 +111,7 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
         must(write_zeros(&w, 2 * 32 + 8 + 2 * SHA256_SIZE + PEER_FLOORS_SIZE, &zeros));
         must(write_bytes(&w, m->front_share, sizeof m->front_share));
         must(write_bytes(&w, m->enrolled, sizeof m->enrolled));
+        must(write_u64(&w, m->era));
         return;
     }
     must(write_bytes(&w, m->root_key, sizeof m->root_key));
@@ -122,6 +123,7 @@ void fake_manager_provision_fields(const struct fake_manager *m, uint8_t out[PEE
     must(write_bytes(&w, m->reverted ? m->recorded.floors : none, PEER_FLOORS_SIZE));
     must(write_bytes(&w, m->front_share, sizeof m->front_share));
     must(write_bytes(&w, m->enrolled, sizeof m->enrolled));
+    must(write_u64(&w, m->era));
 }
 
 void fake_manager_redeem(struct fake_manager *m, struct fake_message *out)
@@ -168,7 +170,9 @@ void fake_manager_hear(struct fake_manager *m, struct span message)
         must(read_bytes(&r, m->instance_share, sizeof m->instance_share));
         break;
     case PEER_COMMIT:
+    case PEER_LOADED:
         m->commits = true;
+        m->commit.loaded = word == PEER_LOADED;
         must(read_u64(&r, &m->commit.version));
         must(read_bytes(&r, m->commit.digest, sizeof m->commit.digest));
         must(read_bytes(&r, m->commit.suspended, sizeof m->commit.suspended));

@@ -15,6 +15,7 @@ struct fake_state {
     uint8_t digest[SHA256_SIZE];
     uint8_t suspended[SHA256_SIZE];
     uint8_t floors[PEER_FLOORS_SIZE];
+    bool loaded; /* it was said with PEER_LOADED */
 };
 
 struct fake_manager {
@@ -31,6 +32,7 @@ struct fake_manager {
     enum peer_lockout_heals lockout_heals;
     enum peer_family family;
     enum peer_snapshots snapshots;
+    uint64_t era;
     enum link_kind link_kind;
     uint8_t front_share[X25519_SIZE];
     uint8_t enrolled[X25519_SIZE];

@@ -47,7 +47,7 @@ struct err effect_say_commit(struct instance *instance, struct writer *out)
     TRY(write_bytes(&w, instance->newest.digest, sizeof instance->newest.digest));
     TRY(write_bytes(&w, instance->newest.suspended, sizeof instance->newest.suspended));
     TRY(write_bytes(&w, instance->newest.floors, sizeof instance->newest.floors));
-    return effect_say(instance, PEER_COMMIT, writer_span(&w), out);
+    return effect_say(instance, instance->newest.loaded ? PEER_LOADED : PEER_COMMIT, writer_span(&w), out);
 }
 
 struct err effect_ask_lease(struct instance *instance, struct writer *out)
@@ -71,6 +71,7 @@ struct err effect_seal(struct instance *instance, struct span root, enum blob_ki
         .epoch = instance->known.epoch,
         .version = instance->newest.version,
         .number = number,
+        .era = instance->era,
     };
     memcpy(header.manager, instance->manager, sizeof header.manager);
     return blob_seal(&instance->crypto, root, &header, span_empty(), plaintext, out);
@@ -98,6 +99,8 @@ static struct err write_store(struct instance *instance, struct span permanent, 
     ENSURE(!instance->incoming.candidate, CALL_STATE); /* it has no root yet: it would seal under zeros */
     TRY(effect_reserve(out, INSTANCE_EFFECT_STORE, size, &payload));
     newest->version++;
+    newest->loaded = instance->loads;
+    instance->loads = false;
     TRY(write_u64(&payload, newest->version));
     TRY(seal(instance, BLOB_STATE, clock_now(), permanent, &payload, newest->digest));
     memset(newest->suspended, 0, sizeof newest->suspended);

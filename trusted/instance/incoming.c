@@ -5,8 +5,9 @@
  *
  * Guarantees: what comes is authenticated before it is parsed, and libtpms has taken it before RESET is answered; nothing
  * that may change the TPM runs before the manager has recorded that this enclave holds the instance and the other one does
- * not any more, and nothing is answered before the state was committed here. A holder goes back to nothing but what was
- * exported and not left since. Not guaranteed before REDEEMED: that the export is still the newest state.
+ * not any more, and nothing is answered before the state was committed here. A holder takes what was exported and not left
+ * since; what was left only if its row allows that, only of this era, raised to what may never go back, and committed
+ * before the answer. Not guaranteed before REDEEMED: that the export is still the newest state.
  */
 #include "trusted/instance/instance.h"
 
@@ -42,15 +43,33 @@ static void free_opened(struct opened *opened)
     blob_free(&opened->volatile_state);
 }
 
+struct export_root {
+    uint8_t bytes[BLOB_ROOT_SIZE];
+};
+
+static void wipe_export_root(struct export_root *root)
+{
+    wipe(root, sizeof *root);
+}
+
+/* An old snapshot may have been made under another manager. */
+static struct err find_root(const struct instance *instance, const struct blob_header *header, struct export_root *out)
+{
+    memcpy(out->bytes, instance->export_root, sizeof out->bytes);
+    if (instance->incoming.candidate || !instance->goes_back) return OK;
+    return blob_export_root(&instance->crypto, instance->root_key, header->manager, out->bytes);
+}
+
 static struct err open_part(struct instance *instance, enum blob_kind kind, struct reader *r, struct blob *out)
 {
-    const struct span root = span_of(instance->export_root, sizeof instance->export_root);
+    struct export_root root DEFER(wipe_export_root) = {0};
     struct blob_header header;
     struct span blob;
     TRY(blob_take(r, kind, &blob));
     TRY(blob_peek(blob, kind, &header));
     ENSURE(memcmp(&header.id, &instance->known.instance, sizeof header.id) == 0, STATE_OTHER_INSTANCE);
-    return blob_open(&instance->crypto, root, blob, kind, out);
+    TRY(find_root(instance, &header, &root));
+    return blob_open(&instance->crypto, span_of(root.bytes, sizeof root.bytes), blob, kind, out);
 }
 
 /* Two parts of one export. */
@@ -72,17 +91,22 @@ static struct err open_both(struct instance *instance, struct span bundle, struc
  * gone on from there itself: its own export that is still open, or, before it has done anything, the one that an earlier
  * start of this epoch has left. Each start that answers anything commits, so with the same version none has.
  */
-static struct err check_age(const struct instance *instance, const struct blob_header *header)
+static bool was_left(const struct instance *instance, const struct blob_header *header)
 {
     const uint64_t start = instance->known.start;
-    ENSURE(header->epoch == instance->known.epoch, STATE_OLD);
-    if (instance->incoming.candidate) {
-        ENSURE(header->number + 1 == start, STATE_OLD);
-        return OK;
-    }
+    if (header->epoch != instance->known.epoch) return true;
+    if (instance->incoming.candidate) return header->number + 1 != start;
     const bool own = header->number == start && instance->export.open;
-    const bool left = header->number < start && instance->untouched;
-    ENSURE((own || left) && header->version == instance->newest.version, STATE_OLD);
+    const bool of_before = header->number < start && instance->untouched;
+    return !(own || of_before) || header->version != instance->newest.version;
+}
+
+/* An era ends with an act of the owner: what he put an end to, nobody else brings back. */
+static struct err check_age(const struct instance *instance, const struct blob_header *header, bool *out_goes_back)
+{
+    *out_goes_back = was_left(instance, header);
+    if (!*out_goes_back) return OK;
+    ENSURE(instance->goes_back && !instance->incoming.candidate && header->era == instance->era, STATE_OLD);
     return OK;
 }
 
@@ -106,17 +130,36 @@ static void keep(struct instance *instance, const struct opened *opened)
 }
 
 /* What this enclave had in memory is gone, whatever comes of it. */
+static struct err leave(struct instance *instance, const struct opened *opened)
+{
+    if (instance->tpm.on) TRY(tpm_cut_off(&instance->tpm));
+    instance->incoming.checked = false;
+    instance->untouched = false;
+    tpm_forget(&instance->tpm);
+    clock_advance(opened->permanent.header.number);
+    return OK;
+}
+
+/* To what is over: no other enclave may go on from it, and this one commits what becomes of it. */
+static struct err go_back_to(struct instance *instance, const struct opened *opened)
+{
+    struct tpm_floors floors;
+    TRY(leave(instance, opened));
+    tpm_read_floors(&instance->tpm, &floors);
+    TRY(tpm_go_back(&instance->tpm, plaintext_of(&opened->permanent), plaintext_of(&opened->volatile_state), &floors));
+    export_forget(instance);
+    instance->resumed = instance->keeps = false;
+    instance->loads = true;
+    return OK;
+}
+
 static struct err go_on_from(struct instance *instance, const struct opened *opened)
 {
     struct incoming *incoming = &instance->incoming;
     const struct blob_header *header = &opened->volatile_state.header;
-    if (instance->tpm.on) TRY(tpm_cut_off(&instance->tpm));
-    incoming->checked = false;
-    tpm_forget(&instance->tpm);
-    clock_advance(opened->permanent.header.number);
+    TRY(leave(instance, opened));
     TRY(tpm_resume(&instance->tpm, plaintext_of(&opened->permanent), plaintext_of(&opened->volatile_state)));
     incoming->checked = incoming->candidate;
-    instance->untouched = false;
     incoming->epoch = header->epoch;
     incoming->start = header->number;
     incoming->version = header->version;
@@ -128,15 +171,16 @@ struct err incoming_check(struct instance *instance, struct writer *out)
 {
     const struct import *import = &instance->import;
     struct opened opened DEFER(free_opened) = {0};
+    bool goes_back = false;
     struct err taken = open_both(instance, span_of(import->bytes, import->size), &opened);
-    if (!taken.code) taken = check_age(instance, &opened.volatile_state.header);
+    if (!taken.code) taken = check_age(instance, &opened.volatile_state.header, &goes_back);
     if (!taken.code) {
-        taken = go_on_from(instance, &opened);
+        taken = (goes_back ? go_back_to : go_on_from)(instance, &opened);
         if (!instance->incoming.candidate) TRY(instance_fail_if(instance, taken));
     }
     import_forget(instance);
     client_begin_response(instance, taken);
-    return effect_release(instance, out);
+    return instance->loads ? effect_settle(instance, out) : effect_release(instance, out);
 }
 
 struct err incoming_redeem(struct instance *instance, struct span request, struct writer *out)
@@ -172,6 +216,7 @@ static struct err become_holder(struct instance *instance, const struct redeemed
     const struct incoming *incoming = &instance->incoming;
     TRY(blob_export_root(&instance->crypto, redeemed->root_key, instance->manager, instance->export_root));
     TRY(blob_state_root(&instance->crypto, redeemed->root_key, instance->manager, instance->root));
+    if (instance->goes_back) memcpy(instance->root_key, redeemed->root_key, sizeof instance->root_key);
     memcpy(instance->known.key, redeemed->resumption_key, sizeof instance->known.key);
     instance->newest = (struct recorded_state){.version = incoming->version};
     instance->lease = (struct lease){0};

@@ -220,7 +220,7 @@ static struct err call_load(void *ctx, struct span stored, struct writer *out)
     instance->held_back = HELD_READY;
     TRY(load(instance, stored, out));
     instance->untouched = true;
-    wipe(instance->root_key, sizeof instance->root_key);
+    if (!instance->goes_back) wipe(instance->root_key, sizeof instance->root_key);
     return OK;
 }
 

@@ -61,6 +61,7 @@ struct recorded_state {
     uint8_t digest[SHA256_SIZE];
     uint8_t suspended[SHA256_SIZE];   /* digest of the volatile state that goes on from it; zeros: none does */
     uint8_t floors[PEER_FLOORS_SIZE]; /* told by PROVISION: of a newer one, to which this one is to be raised */
+    bool loaded;                      /* from a snapshot of the machine that had been left; never told */
 };
 
 /* A state, or an export, on its way in: the parts that have come. */
@@ -99,7 +100,8 @@ struct instance {
     bool resumed;      /* and neither commanded nor reset since: its machine, too, goes on where it stopped */
     bool untouched;    /* nothing was asked of it since its start that may change it */
     bool keeps;        /* what a power-off loses, at the orderly end, if nothing comes between */
-    bool goes_back;    /* to what was exported and left since, if it is asked to */
+    bool goes_back;    /* to what was exported and left since, if it is asked to, */
+    bool loads;        /* and has: the next commit says so */
 
     struct crypto crypto;
     uint8_t program[SGX_HASH_SIZE]; /* MRENCLAVE of this enclave */
@@ -108,12 +110,13 @@ struct instance {
     struct peer peer;             /* the session with the manager */
     struct peer resuming;         /* the one that is to replace it */
     struct peer_resumption known; /* by PROVISION; the id by START */
+    uint64_t era;
     struct lease lease;
 
     enum peer_mode mode;
     uint8_t sealed_under[SGX_HASH_SIZE]; /* MRENCLAVE of the manager of the state that is to be opened */
     uint8_t manager[SGX_HASH_SIZE];      /* MRENCLAVE of the manager that provisioned, verified */
-    uint8_t root_key[BLOB_ROOT_SIZE];    /* until LOAD has succeeded */
+    uint8_t root_key[BLOB_ROOT_SIZE];    /* until LOAD has succeeded; to the end if it goes back */
     uint8_t root[BLOB_ROOT_SIZE];        /* of the states that are sealed here, under it */
     uint8_t export_root[BLOB_ROOT_SIZE]; /* of exports */
     struct recorded_state newest;        /* that was handed out, or told by PROVISION */

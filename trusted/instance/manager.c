@@ -33,6 +33,7 @@ struct provision {
     struct recorded_state state;
     uint8_t front_share[X25519_SIZE];
     uint8_t enrolled[X25519_SIZE];
+    uint64_t era;
 };
 
 static void wipe_provision(struct provision *provision)
@@ -83,6 +84,7 @@ static struct err parse_provision(struct span fields, struct provision *out)
     TRY(read_bytes(&r, out->state.floors, sizeof out->state.floors));
     TRY(read_bytes(&r, out->front_share, sizeof out->front_share));
     TRY(read_bytes(&r, out->enrolled, sizeof out->enrolled));
+    TRY(read_u64(&r, &out->era));
     TRY(reader_end(&r));
     ENSURE(is_zero(reserved, sizeof reserved), BAD_VALUE);
     ENSURE(out->link_kind == LINK_K2_NAMED || out->link_kind == LINK_K2_ENROLLED, BAD_VALUE);
@@ -160,6 +162,7 @@ static struct err accept_provision(struct instance *instance, const struct provi
     instance->mode = (enum peer_mode)provision->mode;
     instance->newest = provision->state;
     instance->incoming.candidate = instance->mode == PEER_MODE_INCOMING;
+    instance->era = provision->era;
     instance->goes_back = provision->snapshots == PEER_SNAPSHOTS_ALLOWED;
     lockout_set_heals(heals_of(provision->lockout_heals));
     tpm_choose_family(provision->family == PEER_FAMILY_12 ? TPM_FAMILY_12 : TPM_FAMILY_20);

@@ -26,6 +26,11 @@ bool row_has_front_key(const struct ledger_row *row)
     return !is_zero(row->front_key, sizeof row->front_key);
 }
 
+uint64_t row_era(const struct ledger_row *row)
+{
+    return row->epoch - row->deaths;
+}
+
 /* As a tombstone is. */
 static bool has_no_keys(const struct ledger_row *row)
 {
@@ -50,8 +55,7 @@ struct err row_check_label(const char label[MANAGER_LABEL_SIZE])
     return OK;
 }
 
-static const uint8_t zeros[4];
-_Static_assert(sizeof zeros >= ROW_PADDING_SIZE, "they are written for all padding");
+static const uint8_t zeros[ROW_PADDING_SIZE];
 
 struct err row_write(const struct ledger_row *row, struct writer *out)
 {
@@ -75,9 +79,9 @@ struct err row_write(const struct ledger_row *row, struct writer *out)
     TRY(write_bytes(out, row->source.bytes, sizeof row->source.bytes));
     TRY(write_u8(out, (uint8_t)row->lockout_heals));
     TRY(write_u8(out, row->reverted));
-    TRY(write_u8(out, (uint8_t)row->family)); /* zeros for both: what there was before there was a choice */
+    TRY(write_u8(out, (uint8_t)row->family)); /* from here on zeros, unless somebody has chosen them */
     TRY(write_u8(out, (uint8_t)row->snapshots));
-    return write_bytes(out, zeros, sizeof zeros);
+    return write_u32(out, row->loads);
 }
 
 struct err row_write_public(const struct ledger_row *row, struct writer *out)
@@ -86,7 +90,7 @@ struct err row_write_public(const struct ledger_row *row, struct writer *out)
     TRY(write_bytes(out, row->sealed_by, sizeof row->sealed_by));
     TRY(write_bytes(out, row->provisioned_by, sizeof row->provisioned_by));
     TRY(write_bytes(out, row->floors, sizeof row->floors));
-    return write_bytes(out, zeros, ROW_PADDING_SIZE);
+    return write_bytes(out, zeros, sizeof zeros);
 }
 
 struct err row_write_sealed(const struct ledger_row *row, struct writer *out)
@@ -108,7 +112,6 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     uint8_t family = 0;
     uint8_t snapshots = 0;
     uint8_t padding[sizeof zeros];
-    uint8_t padding_behind[ROW_PADDING_SIZE];
     TRY(read_u32(&r, &row.slot));
     TRY(read_u8(&r, &state));
     TRY(read_u8(&r, &has_owner));
@@ -131,11 +134,11 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     TRY(read_u8(&r, &reverted));
     TRY(read_u8(&r, &family));
     TRY(read_u8(&r, &snapshots));
-    TRY(read_bytes(&r, padding, sizeof padding));
+    TRY(read_u32(&r, &row.loads));
     TRY(read_bytes(&r, row.sealed_by, sizeof row.sealed_by));
     TRY(read_bytes(&r, row.provisioned_by, sizeof row.provisioned_by));
     TRY(read_bytes(&r, row.floors, sizeof row.floors));
-    TRY(read_bytes(&r, padding_behind, sizeof padding_behind));
+    TRY(read_bytes(&r, padding, sizeof padding));
     TRY(read_bytes(&r, row.root_key, sizeof row.root_key));
     TRY(reader_end(&r));
     row.state = state;
@@ -149,7 +152,8 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     ENSURE((origin == MANAGER_ORIGIN_CLONE) == !is_zero(row.source.bytes, sizeof row.source.bytes), BAD_VALUE);
     ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER && reverted <= 1, BAD_VALUE);
     ENSURE(family <= PEER_FAMILY_12 && snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
-    ENSURE(is_zero(padding, sizeof padding) && is_zero(padding_behind, sizeof padding_behind), BAD_VALUE);
+    ENSURE(is_zero(padding, sizeof padding) && (snapshots || !row.loads), BAD_VALUE);
+    ENSURE(row.deaths <= row.epoch, BAD_VALUE);
     ENSURE(!reverted || is_zero(row.suspended, sizeof row.suspended), BAD_VALUE);
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
     ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);

@@ -40,7 +40,8 @@ struct ledger_row {
     enum peer_lockout_heals lockout_heals;
     enum peer_family family; /* of the TPM; never changes */
     enum peer_snapshots snapshots;
-    bool reverted; /* the newest state is one that was put back, and was not started since */
+    uint32_t loads; /* how often the TPM was put back to a snapshot of its machine */
+    bool reverted;  /* the newest state is one that was put back, and was not started since */
 
     uint64_t store; /* not stored: what is above is durable when this store is */
 };
@@ -54,6 +55,8 @@ void row_wipe(struct ledger_row *row);
 
 bool row_has_owner(const struct ledger_row *row);
 bool row_has_front_key(const struct ledger_row *row);
+/* How many of its epochs no death began: what was exported in an earlier one is never taken again. */
+uint64_t row_era(const struct ledger_row *row);
 
 /* ERR_LABEL_BAD unless it is 1 to 63 characters of the alphabet, and zeros. */
 struct err row_check_label(const char label[MANAGER_LABEL_SIZE]);

@@ -17,6 +17,7 @@ struct packed_row {
     uint64_t deaths;
     uint32_t next_in_ids; /* slot + 1, 0: none; so the next one */
     uint32_t next_in_labels;
+    uint32_t loads;
     uint16_t sealed_by; /* place in images + 1; so the next one */
     uint16_t provisioned_by;
     uint8_t state;
@@ -130,6 +131,7 @@ static void pack(const struct ledger_row *row, uint16_t sealed_by, uint16_t prov
     out->version = row->version;
     out->created = row->created;
     out->deaths = row->deaths;
+    out->loads = row->loads;
     out->sealed_by = sealed_by;
     out->provisioned_by = provisioned_by;
     out->state = (uint8_t)row->state;
@@ -168,6 +170,7 @@ void table_read(const struct table *table, uint32_t slot, struct ledger_row *out
                                .lockout_heals = row->lockout_heals,
                                .family = row->family,
                                .snapshots = row->snapshots,
+                               .loads = row->loads,
                                .reverted = row->reverted,
                                .store = row->notes.store};
     image_of(table, row->sealed_by, out->sealed_by);

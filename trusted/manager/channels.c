@@ -243,6 +243,14 @@ static struct err write_provision_head(const struct ledger_row *row, uint64_t st
     return write_zeros(w, 3, &padding);
 }
 
+/* And its end. */
+static struct err write_provision_tail(const struct ledger_row *row, const struct channel *channel, struct writer *w)
+{
+    TRY(write_bytes(w, channel->front_share, X25519_SIZE));
+    TRY(write_bytes(w, row->front_key, sizeof row->front_key));
+    return write_u64(w, row_era(row));
+}
+
 struct export_root {
     uint8_t bytes[BLOB_ROOT_SIZE];
 };
@@ -263,8 +271,7 @@ static struct err write_incoming(const struct manager *manager, const struct led
     TRY(write_bytes(w, root.bytes, sizeof root.bytes));
     TRY(write_zeros(w, PEER_RESUMPTION_KEY_SIZE + SGX_HASH_SIZE + sizeof(uint64_t) + 2 * SHA256_SIZE + PEER_FLOORS_SIZE,
                     &zeros));
-    TRY(write_bytes(w, channel->front_share, X25519_SIZE));
-    return write_bytes(w, row->front_key, sizeof row->front_key);
+    return write_provision_tail(row, channel, w);
 }
 
 static struct err write_provision(const struct manager *manager, const struct ledger_row *row,
@@ -283,8 +290,7 @@ static struct err write_provision(const struct manager *manager, const struct le
     TRY(write_bytes(w, row->digest, sizeof row->digest));
     TRY(write_bytes(w, channel->suspended, sizeof channel->suspended));
     TRY(write_bytes(w, row->reverted ? row->floors : no_floors, sizeof row->floors));
-    TRY(write_bytes(w, channel->front_share, X25519_SIZE));
-    return write_bytes(w, row->front_key, sizeof row->front_key);
+    return write_provision_tail(row, channel, w);
 }
 
 static struct err say_admission(struct manager *manager, struct channel *channel, struct writer *out)
@@ -494,7 +500,9 @@ static struct err take_ready(struct manager *manager, struct channel *channel, s
     return outbox_put(manager, row.store, MANAGER_EFFECT_RECORD, parts, 1, out);
 }
 
-static struct err take_commit(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+/* The version that is recorded is said again, if it is not the next one: nothing is recorded twice. */
+static struct err take_state(struct manager *manager, struct channel *channel, struct span fields, bool loaded,
+                             struct writer *out)
 {
     struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
     struct reader r = reader_of(fields);
@@ -521,8 +529,22 @@ static struct err take_commit(struct manager *manager, struct channel *channel, 
     memcpy(row.floors, floors.data, sizeof row.floors);
     row.reverted = false;
     memcpy(row.sealed_by, row.provisioned_by, sizeof row.sealed_by);
+    row.loads += loaded;
     TRY(ledger_change(&manager->ledger, &row));
+    if (loaded) TRY(put_event(manager, channel, MANAGER_SNAPSHOT_LOADED, 0, row.store, out));
     return owe(manager, channel, DUE_ANCHORED, out);
+}
+
+static struct err take_commit(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+{
+    return take_state(manager, channel, fields, false, out);
+}
+
+static struct err take_loaded(struct manager *manager, struct channel *channel, struct span fields, struct writer *out)
+{
+    struct ledger_row row DEFER(row_wipe) = row_of(manager, channel);
+    ENSURE(row.snapshots == PEER_SNAPSHOTS_ALLOWED, STATE_OLD);
+    return take_state(manager, channel, fields, true, out);
 }
 
 /*
@@ -569,6 +591,7 @@ static struct err take_word(struct manager *manager, struct channel *channel, st
     } words[] = {
         {PEER_READY, STEP_OPEN, ACT_SERVE, take_ready},
         {PEER_COMMIT, STEP_OPEN, ACT_SERVE, take_commit},
+        {PEER_LOADED, STEP_OPEN, ACT_SERVE, take_loaded},
         {PEER_ASK_LEASE, STEP_OPEN, ACT_SERVE, take_ask_lease},
         {PEER_READY, STEP_CANDIDATE, ACT_TAKE_OVER, take_ready},
         {PEER_REDEEM, STEP_CANDIDATE, ACT_TAKE_OVER, take_redeem},

@@ -496,7 +496,7 @@ static struct err receive(struct peer *peer, struct span message, enum peer_word
     TRY(record_open(&peer->records, message, &type, out_plaintext, &size));
     struct reader r = reader_of(span_of(out_plaintext, size));
     ENSURE(type == RECORD_DATA && read_u64(&r, &word).code == ERR_NONE, LINK_ORDER);
-    ENSURE(word >= PEER_PROVISION && word <= PEER_REDEEMED, LINK_ORDER);
+    ENSURE(word >= PEER_PROVISION && word <= PEER_LOADED, LINK_ORDER);
     *out_word = (enum peer_word)word;
     *out_fields = span_of(r.next, r.left);
     return OK;

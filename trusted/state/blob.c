@@ -12,8 +12,6 @@ _Static_assert(BLOB_OFFSET_RANDOM + BLOB_RANDOM_SIZE == BLOB_HEADER_SIZE, "layou
 _Static_assert(BLOB_TAG_SIZE == AEAD_TAG_SIZE, "layout");
 _Static_assert(sizeof(struct aead_key) == AEAD_KEY_SIZE + AEAD_IV_SIZE, "HKDF fills key and IV in one go");
 
-#define RESERVED_SIZE (BLOB_OFFSET_MRENCLAVE - BLOB_OFFSET_NUMBER - sizeof(uint64_t))
-
 static struct err derive_root(const struct crypto *crypto, const uint8_t *key, const uint8_t manager[SGX_HASH_SIZE],
                               struct span label, uint8_t out[BLOB_ROOT_SIZE])
 {
@@ -69,7 +67,6 @@ static struct err write_head(const struct blob_header *header, uint32_t cipherte
                              struct writer *w)
 {
     uint8_t random[BLOB_RANDOM_SIZE];
-    uint8_t *reserved = NULL;
     entropy_fill(random, sizeof random);
     TRY(write_bytes(w, BLOB_MAGIC, BLOB_MAGIC_SIZE));
     TRY(write_u16(w, BLOB_FORMAT));
@@ -79,7 +76,7 @@ static struct err write_head(const struct blob_header *header, uint32_t cipherte
     TRY(write_u64(w, header->epoch));
     TRY(write_u64(w, header->version));
     TRY(write_u64(w, header->number));
-    TRY(write_zeros(w, RESERVED_SIZE, &reserved));
+    TRY(write_u64(w, header->era));
     TRY(write_bytes(w, header->manager, sizeof header->manager));
     TRY(write_bytes(w, random, sizeof random));
     return write_span(w, keyrequest);
@@ -135,7 +132,7 @@ struct err blob_take(struct reader *r, enum blob_kind kind, struct span *out)
 struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *out)
 {
     struct reader r;
-    struct span reserved, random;
+    struct span random;
     struct blob_header header = {.kind = kind};
     size_t size = 0;
     TRY(read_kind_and_size(blob, kind, &r, &size));
@@ -144,7 +141,7 @@ struct err blob_peek(struct span blob, enum blob_kind kind, struct blob_header *
     TRY(read_u64(&r, &header.epoch));
     TRY(read_u64(&r, &header.version));
     TRY(read_u64(&r, &header.number));
-    TRY(read_span(&r, RESERVED_SIZE, &reserved)); /* authenticated with the rest: nobody sealed other than zeros */
+    TRY(read_u64(&r, &header.era));
     TRY(read_bytes(&r, header.manager, sizeof header.manager));
     TRY(read_span(&r, BLOB_RANDOM_SIZE, &random)); /* derive_key takes it from where it lies */
     *out = header;

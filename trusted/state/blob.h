@@ -26,6 +26,7 @@ struct blob_header {
     uint64_t epoch;
     uint64_t version;
     uint64_t number; /* STATE, EXPORT: time; LEDGER_ROW: slot; VOLATILE, EXPORT_VOLATILE: start */
+    uint64_t era;    /* of an instance's blobs, else 0 */
     uint8_t manager[SGX_HASH_SIZE];
 };
 

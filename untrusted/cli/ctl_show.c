@@ -53,6 +53,7 @@ void ctl_show_instance(const json_t *instance, FILE *out)
         {"reverted", "reverted"},
         {"lockout heals", "lockout-heals"},
         {"machine snapshots", "snapshots"},
+        {"snapshots loaded", "snapshot-loads"},
         {"epoch", "epoch"},
         {"start number", "start"},
         {"state version", "version"},

@@ -231,7 +231,7 @@ struct err effects_read_row(struct reader *r, struct manager_row *out_row)
     TRY(read_u8(r, &row.family));
     TRY(read_u8(r, &row.snapshots));
     ENSURE(row.family <= PEER_FAMILY_12 && row.snapshots <= PEER_SNAPSHOTS_ALLOWED, BAD_VALUE);
-    TRY(read_padding(r, 4));
+    TRY(read_u32(r, &row.loads));
     *out_row = row;
     return OK;
 }

@@ -72,6 +72,7 @@ struct manager_row {
     bool reverted;
     uint8_t family;    /* enum peer_family */
     uint8_t snapshots; /* enum peer_snapshots */
+    uint32_t loads;    /* of such snapshots */
 };
 
 struct manager_status {

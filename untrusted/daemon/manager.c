@@ -185,12 +185,14 @@ static struct err on_event(struct manager *m, uint16_t event, struct err code, s
         m->ready = true;
         return reader_end(r);
     }
-    ENSURE(event == MANAGER_RESUMED || event == MANAGER_REDEEMED || event == MANAGER_REFUSED, BAD_VALUE);
+    ENSURE(event >= MANAGER_RESUMED && event <= MANAGER_SNAPSHOT_LOADED, BAD_VALUE);
     TRY(read_channel(r, &channel, &id));
     if (event == MANAGER_RESUMED)
         m->listener.resumed(m->listener.ctx, channel, &id);
     else if (event == MANAGER_REDEEMED)
         m->listener.redeemed(m->listener.ctx, channel, &id);
+    else if (event == MANAGER_SNAPSHOT_LOADED)
+        m->listener.loaded(m->listener.ctx, &id);
     else
         m->listener.refused(m->listener.ctx, channel, &id, code);
     return OK;

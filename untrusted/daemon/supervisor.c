@@ -175,6 +175,16 @@ static void on_redeemed(void *ctx, uint64_t channel, const struct instance_id *i
     if (c && c->incoming) incoming_redeemed(c->incoming);
 }
 
+static void on_loaded(void *ctx, const struct instance_id *id)
+{
+    struct supervisor *s = ctx;
+    struct instance *instance = roster_find(&s->roster, id);
+    if (!instance) return;
+    log_line(LOG_LEVEL_NOTICE, "%s: its TPM was put back to a snapshot of its machine, which it had left",
+             instance->row.label);
+    lifecycle_event(instance, "snapshot-loaded", NULL);
+}
+
 static void on_resumed(void *ctx, uint64_t channel, const struct instance_id *id)
 {
     struct supervisor *s = ctx;
@@ -212,6 +222,7 @@ struct manager_listener supervisor_listener(struct supervisor *supervisor)
         .started = on_started,
         .incoming = on_incoming,
         .redeemed = on_redeemed,
+        .loaded = on_loaded,
         .resumed = on_resumed,
         .refused = on_refused,
         .failed = on_failed,

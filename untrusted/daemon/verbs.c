@@ -94,6 +94,7 @@ static void take_news(struct instance *instance, const struct manager_row *row)
 {
     instance->row.version = row->version;
     instance->row.reverted = row->reverted;
+    instance->row.loads = row->loads;
     memcpy(instance->row.digest, row->digest, sizeof row->digest);
     memcpy(instance->row.suspended, row->suspended, sizeof row->suspended);
 }

@@ -152,6 +152,7 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "reverted", json_boolean(row->reverted));
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
     (void)json_object_set_new(view, "snapshots", json_string(snapshots_names[row->snapshots]));
+    (void)json_object_set_new(view, "snapshot-loads", json_integer(row->loads));
     (void)json_object_set_new(view, "pid", instance->process ? json_integer(instance->identity.pid) : json_null());
     (void)json_object_set_new(view, "wanted", json_boolean(instance->wanted));
     (void)json_object_set_new(view, "held", json_boolean(instance->handed != NULL));

@@ -11,7 +11,11 @@
 #include "tests/fakes/runtime.h"
 #include "trusted/state/blob.h"
 
-#define PCR 10u
+#define PCR              10u
+#define GUARDED_INDEX    0x01800001u
+#define TPM_RC_AUTH_FAIL 0x98eu
+#define TPM_RC_RETRY     0x922u
+#define TPM_RC_LOCKOUT   0x921u
 
 static struct client a, b, other; /* the enclave that exports, the one that is to take over, another instance */
 static struct bundle taken;       /* the right one */
@@ -444,6 +448,170 @@ static void redeemed_is_heard_once(void **state)
     assert_int_equal(tpm_response_code(client_response(&b)), 0);
 }
 
+/* --- what the permission to go back does not permit --- */
+
+static int begin_allowed(void **state)
+{
+    (void)state;
+    fake_runtime_reset();
+    client_open(&a);
+    a.manager.snapshots = PEER_SNAPSHOTS_ALLOWED;
+    serve(&a);
+    exports_read(&a, &taken);
+    offered = taken;
+    extend(&a);
+    return 0;
+}
+
+static int finish_allowed(void **state)
+{
+    (void)state;
+    client_close(&a);
+    return 0;
+}
+
+static void assert_it_goes_on(void)
+{
+    extend(&a);
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_NONE);
+    extend(&a);
+}
+
+static void an_altered_snapshot_is_not_loaded(void **state)
+{
+    (void)state;
+    for (size_t at = 0; at < taken.size; at += at < BLOB_HEADER_SIZE ? 7 : 2003) {
+        offered.bytes[at] ^= 1;
+        (void)offer_to(&a);
+        offered.bytes[at] ^= 1;
+    }
+    assert_it_goes_on();
+}
+
+static void halves_of_two_snapshots_are_not_loaded(void **state)
+{
+    (void)state;
+    static struct bundle newer;
+    exports_read(&a, &newer);
+    extend(&a);
+    assert_int_equal(newer.permanent_size, taken.permanent_size);
+    memcpy(offered.bytes, newer.bytes, newer.permanent_size);
+    assert_int_equal(offer_to(&a), ERR_STATE_NOT_RECORDED);
+    offered = newer;
+    memcpy(offered.bytes, taken.bytes, taken.permanent_size);
+    assert_int_equal(offer_to(&a), ERR_STATE_NOT_RECORDED);
+    assert_it_goes_on();
+}
+
+static void a_snapshot_of_another_instance_is_not_loaded(void **state)
+{
+    (void)state;
+    client_open(&other);
+    serve(&other);
+    exports_read(&other, &offered);
+    assert_int_equal(offer_to(&a), ERR_STATE_OTHER_INSTANCE);
+    memcpy(offered.bytes + BLOB_OFFSET_ID, taken.bytes + BLOB_OFFSET_ID, 16);
+    memcpy(offered.bytes + offered.permanent_size + BLOB_OFFSET_ID, taken.bytes + BLOB_OFFSET_ID, 16);
+    assert_int_equal(offer_to(&a), ERR_STATE_ALTERED);
+    client_close(&other);
+    assert_it_goes_on();
+}
+
+/* Another manager's name makes another root: that of nobody. */
+static void a_snapshot_under_another_name_is_not_loaded(void **state)
+{
+    (void)state;
+    offered.bytes[BLOB_OFFSET_MRENCLAVE] ^= 1;
+    offered.bytes[taken.permanent_size + BLOB_OFFSET_MRENCLAVE] ^= 1;
+    assert_int_equal(offer_to(&a), ERR_STATE_ALTERED);
+    assert_it_goes_on();
+}
+
+static void what_an_owners_act_cut_off_is_not_loaded(void **state)
+{
+    (void)state;
+    a.manager.known.epoch++;
+    a.manager.era++;
+    client_restart(&a);
+    client_serve(&a);
+    assert_int_equal(offer_to(&a), ERR_STATE_OLD);
+    startup(&a);
+    exports_read(&a, &taken);
+    assert_it_goes_on();
+}
+
+static void a_tpm_12_is_never_told_that_it_may(void **state)
+{
+    (void)state;
+    client_close(&a);
+    client_open(&a);
+    a.manager.snapshots = PEER_SNAPSHOTS_ALLOWED;
+    a.manager.family = PEER_FAMILY_12;
+    struct fake_message message;
+    client_admit(&a);
+    fake_manager_provision(&a.manager, &message);
+    assert_int_equal(client_tell(&a, &message), ERR_BAD_VALUE);
+}
+
+/* Its commit is not recorded, and nothing comes out. */
+static void a_holder_that_was_fenced_loads_nothing(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    exports_give(&a, &offered);
+    assert_int_equal(client_request(&a, K2_RESET, span_empty()), ERR_NONE);
+    assert_null(a.result.record.data);
+    tpm_pcr_read(&m, PCR);
+    assert_int_equal(client_request(&a, K2_COMMAND, tpm_message_span(&m)), ERR_CALL_BUSY);
+    assert_int_equal(client_stop(&a, INSTANCE_STOP_OFF), ERR_CALL_BUSY);
+}
+
+/* What is learnt in one life is no use in the next: the same moment, and other bytes and nonces. */
+static void two_loads_of_one_snapshot_draw_differently(void **state)
+{
+    (void)state;
+    static uint8_t drawn[2][2][64];
+    struct tpm_message draw[2];
+    tpm_get_random(&draw[0], 32);
+    tpm_start_policy(&draw[1]);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t life = 0; life < 2; life++) {
+            exports_give(&a, &taken);
+            assert_int_equal(exports_check(&a), ERR_NONE);
+            struct span response = client_command(&a, &draw[i]);
+            assert_int_equal(tpm_response_code(response), 0);
+            assert_in_range(response.size, 20, sizeof drawn[i][life]);
+            memcpy(drawn[i][life], response.data, response.size);
+        }
+        assert_memory_not_equal(drawn[i][0], drawn[i][1], sizeof drawn[i][0]);
+    }
+}
+
+static uint32_t guess(const char *auth)
+{
+    struct tpm_message m;
+    tpm_nv_read_with(&m, GUARDED_INDEX, 8, auth);
+    const uint32_t code = tpm_response_code(client_command(&a, &m));
+    return code == TPM_RC_RETRY ? tpm_response_code(client_command(&a, &m)) : code;
+}
+
+static void loading_gives_no_guess_back(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    tpm_nv_define_as(&m, GUARDED_INDEX, 8, 0x00040004u, "secret"); /* AUTHWRITE, AUTHREAD, guarded */
+    assert_int_equal(tpm_response_code(client_command(&a, &m)), 0);
+    exports_read(&a, &taken);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(guess("wrong"), TPM_RC_AUTH_FAIL);
+        (void)client_run(&a, K2_POWER_OFF, span_empty());
+        exports_give(&a, &taken);
+        assert_int_equal(exports_check(&a), ERR_NONE);
+    }
+    assert_int_equal(guess("secret"), TPM_RC_LOCKOUT);
+}
+
 /* --- of two enclaves one --- */
 
 static void the_source_answers_nothing_while_it_is_not_said_who_goes_on(void **state)
@@ -477,6 +645,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(cuts_and_added_bytes_are_detected, begin, finish),
         cmocka_unit_test_setup_teardown(the_parts_in_the_wrong_order_or_twice_are_refused, begin, finish),
         cmocka_unit_test_setup_teardown(parts_of_two_exports_do_not_go_together, begin, finish),
+        cmocka_unit_test_setup_teardown(an_altered_snapshot_is_not_loaded, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(halves_of_two_snapshots_are_not_loaded, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(a_snapshot_of_another_instance_is_not_loaded, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(a_snapshot_under_another_name_is_not_loaded, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(what_an_owners_act_cut_off_is_not_loaded, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(a_tpm_12_is_never_told_that_it_may, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(a_holder_that_was_fenced_loads_nothing, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(two_loads_of_one_snapshot_draw_differently, begin_allowed, finish_allowed),
+        cmocka_unit_test_setup_teardown(loading_gives_no_guess_back, begin_allowed, finish_allowed),
         cmocka_unit_test_setup_teardown(that_of_another_instance_is_refused, begin, finish),
         cmocka_unit_test_setup_teardown(a_sealed_state_is_no_export_and_an_export_no_state, begin, finish),
         cmocka_unit_test_setup_teardown(that_of_another_epoch_is_refused, begin, finish),

@@ -200,7 +200,7 @@ static void a_record_that_is_no_word_closes_the_session(void **state)
         {RECORD_DATA, "", 0},
         {RECORD_DATA, "\1\0\0\0\0\0\0", 7},
         {RECORD_DATA, "\0\0\0\0\0\0\0\0", 8},
-        {RECORD_DATA, "\11\0\0\0\0\0\0\0", 8}, /* one behind PEER_REDEEMED */
+        {RECORD_DATA, "\12\0\0\0\0\0\0\0", 8}, /* one behind PEER_LOADED */
         {RECORD_DATA, "\1\0\0\0\0\0\0\1", 8},
         {RECORD_FINISH, "\1\0\0\0\0\0\0\0", 8},
         {RECORD_FINAL, "", 0},

@@ -249,6 +249,10 @@ static void a_row_without_a_choice_is_as_it_was(void **state)
     family[1] = PEER_SNAPSHOTS_ALLOWED;
     assert_ok(row_parse_sealed(writer_span(&w), &row));
     assert_int_equal(row.snapshots, PEER_SNAPSHOTS_ALLOWED);
+    family[2] = 7;
+    assert_ok(row_parse_sealed(writer_span(&w), &row));
+    assert_int_equal(row.loads, 7);
+    family[2] = 0;
     family[1] = PEER_SNAPSHOTS_REFUSED;
     for (size_t i = 0; i < sizeof zeros; i++) {
         family[i] = PEER_FAMILY_12 + 1;

@@ -121,7 +121,7 @@ static void a_tpm_12_is_one_for_good(void **state)
     assert_int_equal(fake.provision.mode, PEER_MODE_OPEN);
 }
 
-static void what_is_said_of_snapshots_is_told_and_inherited(void **state)
+static void what_is_said_of_snapshots_is_told(void **state)
 {
     (void)state;
     struct ledger_row allowed;
@@ -137,6 +137,76 @@ static void what_is_said_of_snapshots_is_told_and_inherited(void **state)
     assert_int_equal(rig_row(&rig, &row.id).snapshots, PEER_SNAPSHOTS_REFUSED);
     rig_serve(&rig, &row.id, 8, &fake);
     assert_int_equal(fake.provision.snapshots, PEER_SNAPSHOTS_REFUSED);
+}
+
+static void serve_one_that_may_load(struct ledger_row *out)
+{
+    rig.snapshots = PEER_SNAPSHOTS_ALLOWED;
+    assert_int_equal(rig_create(&rig, "tree", NULL, NULL, out), ERR_NONE);
+    rig_serve(&rig, &out->id, 7, &fake);
+    rig_commit(&rig, &fake, 1, 0x11);
+}
+
+static void a_load_is_counted_with_the_record_that_makes_it(void **state)
+{
+    (void)state;
+    struct ledger_row allowed;
+    uint16_t code = ERR_SYSTEM;
+    uint8_t digest[SHA256_SIZE];
+    serve_one_that_may_load(&allowed);
+    fake.loads = rig.hold_stores = true;
+    fill(digest, 0x22);
+    assert_int_equal(rig_say(&rig, &fake, fake_instance_commit(&fake, 2, digest)), ERR_NONE);
+    assert_int_equal(rig_count(&rig, MANAGER_EFFECT_SEND) + rig_count(&rig, MANAGER_EFFECT_RECORD), 0);
+    rig.hold_stores = false;
+    rig_store(&rig);
+    assert_memory_equal(rig_event(&rig, MANAGER_SNAPSHOT_LOADED, &code).data + 8, allowed.id.bytes, INSTANCE_ID_SIZE);
+    (void)fake_instance_hear(&fake, rig_sent(&rig, &fake, 0), PEER_ANCHORED);
+    rig_commit(&rig, &fake, 2, 0x22); /* said again */
+    assert_int_equal(rig_row(&rig, &allowed.id).loads, 1);
+    rig_commit(&rig, &fake, 3, 0x33);
+    fake.loads = false;
+    rig_commit(&rig, &fake, 4, 0x44);
+    const struct ledger_row now = rig_row(&rig, &allowed.id);
+    assert_int_equal(now.loads, 2);
+    assert_int_equal(now.version, 4);
+    assert_int_equal(now.epoch, allowed.epoch); /* to which the session is bound */
+    rig_end(&rig);
+    rig_reopen(&rig);
+    assert_int_equal(rig_row(&rig, &allowed.id).loads, 2);
+}
+
+static void a_load_that_is_not_allowed_is_not_recorded(void **state)
+{
+    (void)state;
+    uint8_t digest[SHA256_SIZE] = {0x22};
+    rig_serve(&rig, &row.id, 7, &fake);
+    rig_commit(&rig, &fake, 1, 0x11);
+    fake.loads = true;
+    assert_int_equal(rig_say(&rig, &fake, fake_instance_commit(&fake, 2, digest)), ERR_NONE);
+    assert_int_equal(rig_closed(&rig, &fake), ERR_STATE_OLD);
+    assert_int_equal(rig_row(&rig, &row.id).version, 1);
+    assert_int_equal(rig_row(&rig, &row.id).loads, 0);
+}
+
+/* A holder that dies took no decision of the owner's away, and a new owner's or a revert cuts off what was before. */
+static void an_era_ends_with_the_owners_acts_and_not_with_a_death(void **state)
+{
+    (void)state;
+    struct ledger_row allowed;
+    serve_one_that_may_load(&allowed);
+    assert_int_equal(fake.provision.era, 0);
+    fake_instance_close(&fake);
+    assert_int_equal(rig_on(&rig, MANAGER_DECLARE_DEAD, &allowed.id, NULL), ERR_NONE);
+    rig_serve(&rig, &allowed.id, 8, &fake);
+    assert_int_equal(fake.provision.epoch, 1);
+    assert_int_equal(fake.provision.era, 0);
+    assert_int_equal(rig_stop(&rig, &fake), ERR_NONE);
+    fake_instance_close(&fake);
+    assert_int_equal(revert(&allowed, 2), ERR_NONE);
+    rig_serve(&rig, &allowed.id, 9, &fake);
+    assert_int_equal(fake.provision.epoch, 2);
+    assert_int_equal(fake.provision.era, 1);
 }
 
 static void the_host_is_told_which_state_and_what_the_front_end_needs(void **state)
@@ -448,7 +518,10 @@ int main(void)
         SESSION_TEST(the_first_start_makes_a_tpm),
         SESSION_TEST(an_imported_instance_never_makes_a_tpm),
         SESSION_TEST(a_tpm_12_is_one_for_good),
-        SESSION_TEST(what_is_said_of_snapshots_is_told_and_inherited),
+        SESSION_TEST(what_is_said_of_snapshots_is_told),
+        SESSION_TEST(a_load_is_counted_with_the_record_that_makes_it),
+        SESSION_TEST(a_load_that_is_not_allowed_is_not_recorded),
+        SESSION_TEST(an_era_ends_with_the_owners_acts_and_not_with_a_death),
         SESSION_TEST(the_host_is_told_which_state_and_what_the_front_end_needs),
         SESSION_TEST(nothing_is_handed_over_before_the_start_is_stored),
         SESSION_TEST(an_enrolled_front_end_is_told_to_the_instance),

@@ -311,6 +311,174 @@ static void a_start_that_went_on_by_itself_does_not_go_back(void **state)
     assert_int_equal(exports_check(&a), ERR_STATE_OLD);
 }
 
+/* --- going back to what was left, where the row allows it --- */
+
+static int begin_allowed(void **state)
+{
+    (void)state;
+    fake_runtime_reset();
+    client_open(&a);
+    a.manager.snapshots = PEER_SNAPSHOTS_ALLOWED;
+    client_serve(&a);
+    startup(&a);
+    extend(&a);
+    return 0;
+}
+
+static uint32_t reset_count(struct client *c)
+{
+    struct tpm_message m;
+    tpm_read_clock(&m);
+    struct span p = tpm_response_parameters(client_command(c, &m), 0);
+    struct reader r = reader_of(span_of(p.data + 16, 4));
+    uint32_t count = 0;
+    assert_ok(read_be32(&r, &count));
+    return count;
+}
+
+/* RESET over what was given: answered behind the commit that says so. */
+static void load_what_was_left(struct client *c)
+{
+    const uint64_t version = c->manager.recorded.version;
+    exports_give(c, &taken);
+    assert_int_equal(client_request(c, K2_RESET, span_empty()), ERR_NONE);
+    assert_null(c->result.record.data);
+    assert_non_null(c->result.store.data);
+    client_carry(c);
+    assert_true(c->manager.commit.loaded);
+    client_anchor(c);
+    (void)client_response(c);
+    assert_int_equal(c->code, ERR_NONE);
+    assert_int_equal(c->manager.recorded.version, version + 1);
+}
+
+static void a_snapshot_that_was_left_is_loaded_again_and_again(void **state)
+{
+    (void)state;
+    struct answer before, after;
+    read_pcr(&a, &before);
+    exports_read(&a, &taken);
+    uint32_t resets = reset_count(&a);
+    for (int i = 0; i < 3; i++) {
+        extend(&a);
+        (void)client_run(&a, K2_POWER_OFF, span_empty()); /* as QEMU does */
+        load_what_was_left(&a);
+        read_pcr(&a, &after); /* without a startup */
+        assert_same(&before, &after);
+        assert_int_equal(reset_count(&a), ++resets);
+    }
+    load_what_was_left(&a); /* with the power on, too */
+    assert_int_equal(reset_count(&a), ++resets);
+}
+
+static void what_follows_a_load_is_a_commit_as_any(void **state)
+{
+    (void)state;
+    struct tpm_message m;
+    static struct bundle open;
+    exports_read(&a, &taken);
+    extend(&a);
+    exports_read(&a, &open);
+    load_what_was_left(&a);
+    const uint64_t version = a.manager.recorded.version;
+    extend(&a);
+    assert_int_equal(a.manager.recorded.version, version); /* nothing is open that it would take back */
+    tpm_nv_define(&m, NV_INDEX, 8);
+    assert_int_equal(tpm_response_code(client_command(&a, &m)), 0);
+    assert_int_equal(a.manager.recorded.version, version + 1);
+    assert_false(a.manager.recorded.loaded);
+}
+
+static void what_was_not_left_is_no_load_there_either(void **state)
+{
+    (void)state;
+    exports_read(&a, &taken);
+    const uint64_t version = a.manager.recorded.version;
+    (void)client_run(&a, K2_POWER_OFF, span_empty());
+    exports_give(&a, &taken);
+    assert_int_equal(exports_check(&a), ERR_NONE);
+    assert_int_equal(a.manager.recorded.version, version);
+    assert_int_equal(reset_count(&a), 1);
+    assert_false(a.manager.recorded.loaded);
+}
+
+static void one_of_an_earlier_start_and_epoch_is_loaded(void **state)
+{
+    (void)state;
+    struct answer before, after;
+    read_pcr(&a, &before);
+    exports_read(&a, &taken);
+    extend(&a);
+    a.manager.known.epoch++; /* its holder was declared dead */
+    client_restart(&a);
+    client_serve(&a);
+    load_what_was_left(&a); /* before its startup */
+    read_pcr(&a, &after);
+    assert_same(&before, &after);
+}
+
+static void one_of_another_manager_image_is_loaded(void **state)
+{
+    (void)state;
+    exports_read(&a, &taken);
+    extend(&a);
+    a.manager.MRENCLAVE[0] ^= 1;
+    client_restart(&a);
+    client_serve(&a);
+    startup(&a);
+    load_what_was_left(&a);
+    extend(&a);
+}
+
+static void one_that_has_taken_over_loads_what_the_other_one_exported(void **state)
+{
+    (void)state;
+    struct answer before, after;
+    struct tpm_message m;
+    static struct bundle newer;
+    read_pcr(&a, &before);
+    exports_read(&a, &taken);
+    extend(&a);
+    exports_read(&a, &newer);
+    exports_open_candidate(&a, &b);
+    exports_give(&b, &taken);
+    assert_int_equal(exports_check(&b), ERR_NONE); /* it cannot know, and would be fenced */
+    exports_give(&b, &newer);
+    assert_int_equal(exports_check(&b), ERR_NONE);
+    tpm_pcr_read(&m, PCR);
+    take_over_by(&m, &after);
+    load_what_was_left(&b);
+    read_pcr(&b, &after);
+    assert_same(&before, &after);
+}
+
+static void a_load_is_said_again_when_the_session_was_cut(void **state)
+{
+    (void)state;
+    exports_read(&a, &taken);
+    extend(&a);
+    exports_give(&a, &taken);
+    assert_int_equal(client_request(&a, K2_RESET, span_empty()), ERR_NONE);
+    client_resume(&a); /* what was said before is lost */
+    assert_true(a.manager.commits && a.manager.commit.loaded);
+    client_anchor(&a);
+    (void)client_response(&a);
+    assert_int_equal(a.code, ERR_NONE);
+    extend(&a);
+}
+
+static void what_was_loaded_opens_at_the_next_start(void **state)
+{
+    (void)state;
+    exports_read(&a, &taken);
+    const uint32_t resets = reset_count(&a);
+    load_what_was_left(&a);
+    client_restart(&a);
+    client_serve(&a);
+    startup(&a);
+    assert_int_equal(reset_count(&a), resets + 2); /* that of the load, and that of the startup */
+}
+
 /* --- taking over --- */
 
 static void another_enclave_goes_on_where_this_one_stopped(void **state)
@@ -550,6 +718,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_a_start_left_is_gone_on_from_by_the_next_one, begin, finish),
         cmocka_unit_test_setup_teardown(a_start_that_was_called_off_leaves_it_to_the_next_one, begin, finish),
         cmocka_unit_test_setup_teardown(a_start_that_went_on_by_itself_does_not_go_back, begin, finish),
+        cmocka_unit_test_setup_teardown(a_snapshot_that_was_left_is_loaded_again_and_again, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(what_follows_a_load_is_a_commit_as_any, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(what_was_not_left_is_no_load_there_either, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(one_of_an_earlier_start_and_epoch_is_loaded, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(one_of_another_manager_image_is_loaded, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(one_that_has_taken_over_loads_what_the_other_one_exported, begin_allowed,
+                                        finish),
+        cmocka_unit_test_setup_teardown(a_load_is_said_again_when_the_session_was_cut, begin_allowed, finish),
+        cmocka_unit_test_setup_teardown(what_was_loaded_opens_at_the_next_start, begin_allowed, finish),
         cmocka_unit_test_setup_teardown(another_enclave_goes_on_where_this_one_stopped, begin, finish),
         cmocka_unit_test_setup_teardown(what_it_took_over_opens_at_its_next_start, begin, finish),
         cmocka_unit_test_setup_teardown(it_resumes_its_session_once_it_holds, begin, finish),
