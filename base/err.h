@@ -57,6 +57,20 @@ struct [[nodiscard]] err {
       "this kernel gives no secret memory (memfd_secret): boot with secretmem.enable=1, or use a kernel from 6.5 on")  \
     X(MEMLOCK, 61, "secret memory was refused: RLIMIT_MEMLOCK is too low (systemd: LimitMEMLOCK=, shell: ulimit -l)")  \
     X(CPU_UNREACHABLE, 62, "the software device's processor (vtpm-cpu) does not answer")                               \
+    X(SGX_NO_DEVICE, 63,                                                                                               \
+      "there is no SGX device: the processor has no SGX, the firmware has it or its launch control off, or the "       \
+      "kernel has no driver (CONFIG_X86_SGX)")                                                                         \
+    X(SGX_DEVICE_DENIED, 64, "this user may not open the SGX device: its group, usually sgx, may")                     \
+    X(SGX_NOEXEC, 65, "the SGX device's file system is mounted noexec: mount -o remount,exec /dev")                    \
+    X(SGX_PERSONALITY, 66,                                                                                             \
+      "the process runs with READ_IMPLIES_EXEC (an executable stack, setarch -X), and gets no enclave so")             \
+    X(SGX_EPC, 67, "the memory that the processor keeps for enclaves (EPC) is exhausted: end other enclaves")          \
+    X(SGX_VDSO, 68, "this kernel's vDSO has no __vdso_sgx_enter_enclave: it was built without SGX")                    \
+    X(SGX_SOURCE, 69, "the enclave image lies in memory that may not become executable")                               \
+    X(SGX_LAUNCH, 70,                                                                                                  \
+      "EINIT refused, and nothing is wrong with enclave and SIGSTRUCT: the processor does not launch this signer, "    \
+      "or was interrupted again and again")                                                                            \
+    X(OTHER_DEVICE, 71, "the store was made on another kind of SGX device than the one that is used now")              \
     /* sealed state */                                                                                                 \
     X(STATE_MAGIC, 80, "this is not a sealed vTPM state")                                                              \
     X(STATE_FORMAT, 81, "the sealed state has a format that this release does not read")                               \

@@ -3,19 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "untrusted/sgx/measure.h"
-
-/* Linux 6.3; older headers lack it. A copy that cannot be executed as a program passes vm.memfd_noexec too. */
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-
-#define SEALS      (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-#define COPY_BLOCK 65536u
+#include "untrusted/sgx/sealed.h"
 
 static bool same_file(const struct stat *a, const struct stat *b)
 {
@@ -35,37 +27,9 @@ static struct err pread_all(int fd, void *out, size_t size, uint64_t offset)
     return OK;
 }
 
-static struct err copy_content(int from, int to, uint64_t size)
-{
-    uint8_t block[COPY_BLOCK];
-    for (uint64_t offset = 0; offset < size;) {
-        size_t part = size - offset < sizeof block ? (size_t)(size - offset) : sizeof block;
-        TRY(pread_all(from, block, part, offset));
-        for (size_t done = 0; done < part;) {
-            ssize_t count = pwrite(to, block + done, part - done, (off_t)(offset + done));
-            ENSURE(count > 0, NO_MEMORY);
-            done += (size_t)count;
-        }
-        offset += part;
-    }
-    return OK;
-}
-
 static void close_fd(const int *fd)
 {
     if (*fd >= 0) close(*fd);
-}
-
-static struct err seal_copy(int file_fd, uint64_t size, int *out_fd)
-{
-    int fd DEFER(close_fd) = memfd_create("vtpm-image", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL) fd = memfd_create("vtpm-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    ENSURE(fd >= 0, NO_MEMORY);
-    TRY(copy_content(file_fd, fd, size));
-    ENSURE(fcntl(fd, F_ADD_SEALS, SEALS) == 0, SYSTEM);
-    *out_fd = fd;
-    fd = -1;
-    return OK;
 }
 
 static bool image_in_use(const struct build_image *image)
@@ -107,7 +71,7 @@ struct err build_seal(struct build_images *images, int file_fd, int *out_fd)
     }
     int fd DEFER(close_fd) = -1;
     struct stat sealed;
-    TRY(seal_copy(file_fd, (uint64_t)source.st_size, &fd));
+    TRY(sealed_copy(file_fd, (uint64_t)source.st_size, &fd));
     ENSURE(fstat(fd, &sealed) == 0, SYSTEM);
     struct build_image *image = image_slot(images);
     image_drop(image);

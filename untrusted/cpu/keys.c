@@ -22,8 +22,9 @@
 
 #include "base/bytes.h"
 #include "base/memory.h"
+#include "untrusted/sgx/cpu_wire.h"
 
-const uint8_t processor_cpusvn[16] = {'v', 't', 'p', 'm', ' ', 's', 'o', 'f', 't', 'w', 'a', 'r', 'e', 0, 0, 1};
+const uint8_t processor_cpusvn[16] = CPU_CPUSVN;
 
 #define PADDING_SIZE  352u
 #define ENCODING_SIZE (16u + 4 * 2u + 16u + 16u + 16u + 2 * 4u + 3 * 32u + PADDING_SIZE)

@@ -24,7 +24,7 @@
 #define PROCESSOR_MISCSELECT  UINT32_C(1) /* EXINFO */
 #define PROCESSOR_FLAGS       (SGX_FLAGS_DEBUG | SGX_FLAGS_MODE64BIT)
 
-/* CPUSVN of every software device: not zero, and nothing that hardware would report. */
+/* CPU_CPUSVN. */
 extern const uint8_t processor_cpusvn[16];
 
 /* What is fused into a processor. The caller keeps it in secret memory. */

@@ -1,6 +1,5 @@
 #include "untrusted/cpu/server.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 #include "base/memory.h"
 #include "untrusted/cpu/build.h"
 #include "untrusted/host/log.h"
+#include "untrusted/sgx/xfrm.h"
 
 #define DESCRIPTORS_OWN 32u
 
@@ -300,16 +300,6 @@ static int on_connect(sd_event_source *source, int listen_fd, uint32_t events, v
     return 0;
 }
 
-static uint64_t read_xcr0(void)
-{
-    uint32_t low = 0;
-    uint32_t high = 0;
-    unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE)) return 0;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
-}
-
 /* Two descriptors for each connection, and some for us: accept() never fails for want of one. */
 static uint32_t connections_possible(void)
 {
@@ -334,7 +324,7 @@ struct err server_open(int listen_fd, struct server_secrets *secrets, struct ser
     struct server *server DEFER(server_close) = calloc(1, sizeof *server);
     ENSURE(server, NO_MEMORY);
     server->secrets = secrets;
-    server->host_xcr0 = read_xcr0();
+    server->host_xcr0 = xfrm_of_host();
     server->connection_max = connections_possible();
     TRY(server_watch(server, listen_fd));
     *out_server = server;

@@ -11,6 +11,7 @@
 
 #include "untrusted/host/log.h"
 #include "untrusted/sgx/cpu_wire.h"
+#include "untrusted/sgx/kernel.h"
 
 #define COMMIT_TIMEOUT_DEFAULT 20u
 #define COMMIT_TIMEOUT_MAX     3600u
@@ -35,6 +36,7 @@ const char config_help[] =
     "  --recover                 bring a trust domain back with its recovery keys, and end\n"
     "  --state-dir DIR           the store (/var/lib/vtpm)\n"
     "  --run-dir DIR             the sockets (/run/vtpm)\n"
+    "  --device DEVICE           auto, sgx (" KERNEL_DEVICE_PATH ") or software (auto)\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
     "  --manager-image FILE      the manager's enclave image\n"
     "  --instance-image FILE     the instances' enclave image\n"
@@ -106,6 +108,12 @@ static struct err set_rebuild(void *field, const char *value, const struct origi
     return set_choice(field, value, "automatic", "manual", from);
 }
 
+static struct err set_device(void *field, const char *value, const struct origin *from)
+{
+    if (device_kind_parse(value, field).code) return complain(from, "this wants auto, sgx or software, not", value);
+    return OK;
+}
+
 static struct err set_anchor(void *field, const char *value, const struct origin *from)
 {
     bool is_file = false;
@@ -144,6 +152,7 @@ static const struct row {
 } rows[] = {
     {"state-dir", required_argument, true, offsetof(struct config, state_dir), set_path},
     {"run-dir", required_argument, true, offsetof(struct config, run_dir), set_path},
+    {"device", required_argument, true, offsetof(struct config, device), set_device},
     {"cpu", required_argument, true, offsetof(struct config, cpu), set_path},
     {"manager-image", required_argument, true, offsetof(struct config, manager_image), set_path},
     {"instance-image", required_argument, true, offsetof(struct config, instance_image), set_path},

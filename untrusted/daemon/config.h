@@ -14,10 +14,12 @@
 #include "abi/anchor.h"
 #include "base/err.h"
 #include "link/recovery.h"
+#include "untrusted/sgx/choice.h"
 
 struct config {
     char *state_dir;
     char *run_dir;
+    enum device_kind device;
     char *cpu; /* the socket of vtpm-cpu */
     char *manager_image;
     char *instance_image;

@@ -9,6 +9,7 @@
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "abi/blob.h"
 #include "crypto/crypto.h"
 #include "untrusted/daemon/admin.h"
 #include "untrusted/daemon/recovery.h"
@@ -136,9 +138,9 @@ static struct err make_manager(struct daemon *d)
     const struct config *config = &d->config;
     char mrenclave[2 * SGX_HASH_SIZE + 1];
     log_line(LOG_LEVEL_NOTICE, "step 1: first creation request: the manager enclave from %s", config->manager_image);
-    TRY(program_open(config->manager_image, config->cpu, &d->manager_program));
-    TRY(program_open(config->instance_image, config->cpu, &d->instance_program));
-    TRY(program_load(d->manager_program, config->cpu, config->ordinary_memory, &d->enclave, &d->device));
+    TRY(program_open(config->manager_image, config, &d->manager_program));
+    TRY(program_open(config->instance_image, config, &d->instance_program));
+    TRY(program_load(d->manager_program, config, &d->enclave, &d->device));
     hex(program_mrenclave(d->manager_program), SGX_HASH_SIZE, mrenclave);
     log_line(LOG_LEVEL_NOTICE, "step 2: manager enclave created and measured, MRENCLAVE %s", mrenclave);
     log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s; it %s", d->device.name, d->device.memory, d->device.limits);
@@ -310,6 +312,30 @@ static struct err open_ledger(struct daemon *d, struct span master, struct span 
     return manager_loaded(manager);
 }
 
+/*
+ * No key of one device opens what was sealed on another, so this is the enclave's to refuse. But its refusal would read
+ * like damage, and comes after the anchor was asked: the KEYREQUEST, which the seal authenticates, names the processor.
+ */
+static struct err check_device(const struct daemon *d)
+{
+    uint8_t *master = NULL;
+    size_t size = 0;
+    enum device_kind made_on = d->config.device;
+    struct err result = store_read_master(d->store, &master, &size);
+    if (!result.code && size >= BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE)
+        made_on = device_kind_of(master + BLOB_HEADER_SIZE + offsetof(struct sgx_keyrequest, CPUSVN));
+    free(master);
+    if (result.code == ERR_STATE_MISSING) return FAIL(STORE_MISSING);
+    TRY(result);
+    if (made_on == d->config.device) return OK;
+    log_line(LOG_LEVEL_ERROR,
+             "the store in %s was made on the device \"%s\", and vtpmd runs on \"%s\": set device = %s, or bring the "
+             "trust domain over with its recovery keys (vtpmd --recover)",
+             d->config.state_dir, device_kind_name(made_on), device_kind_name(d->config.device),
+             device_kind_name(made_on));
+    return FAIL(OTHER_DEVICE);
+}
+
 static struct err start_manager(struct daemon *d)
 {
     uint8_t *master = NULL;
@@ -379,6 +405,7 @@ static struct err serve(struct daemon *d)
     struct supervisor *s = &d->supervisor;
     TRY(complain("the store in", d->config.state_dir, store_open(d->config.state_dir, &d->store)));
     s->store = d->store;
+    TRY(complain("the store in", d->config.state_dir, check_device(d)));
     TRY(open_anchor(d));
     TRY(make_manager(d));
     TRY(complain("the manager enclave", "opening the ledger", start_manager(d)));
@@ -411,6 +438,7 @@ static void end(struct daemon *d)
 
 static struct err prepare(struct daemon *d)
 {
+    d->config.device = device_choose(d->config.device);
     TRY(find_user(d));
     TRY(raise_descriptor_limit());
     TRY(make_directories(&d->config));

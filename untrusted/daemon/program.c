@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "untrusted/host/log.h"
-#include "untrusted/sgx/cpu_client.h"
-#include "untrusted/sgx/software.h"
+#include "untrusted/sgx/choice.h"
+#include "untrusted/sgx/kernel.h"
 
 static void close_fd(const int *fd)
 {
@@ -26,14 +26,21 @@ static struct err complain(const char *what, const char *which, struct err resul
     return result;
 }
 
-/* Root may write where others own the file: what the store's owner kept beside it is opened for reading only. */
-static struct err seal(const char *file, const char *cpu, int *out_fd)
+static struct err connect_device(const struct config *config, int *out_fd)
 {
-    int cpu_fd DEFER(close_fd) = -1;
+    const bool sgx = config->device == DEVICE_SGX;
+    return complain(sgx ? "the SGX device" : "vtpm-cpu at", sgx ? KERNEL_DEVICE_PATH : config->cpu,
+                    device_connect(config->device, config->cpu, out_fd));
+}
+
+/* Root may write where others own the file: what the store's owner kept beside it is opened for reading only. */
+static struct err seal(const char *file, const struct config *config, int *out_fd)
+{
+    int device_fd DEFER(close_fd) = -1;
     int file_fd DEFER(close_fd) = open(file, O_RDONLY | O_CLOEXEC);
     TRY(complain("the enclave image", file, file_fd >= 0 ? OK : FAIL(SYSTEM)));
-    TRY(complain("vtpm-cpu at", cpu, cpu_connect(cpu, &cpu_fd)));
-    return complain("the enclave image", file, cpu_image(cpu_fd, file_fd, out_fd));
+    TRY(connect_device(config, &device_fd));
+    return complain("the enclave image", file, device_seal(config->device, device_fd, file_fd, out_fd));
 }
 
 static struct err map(struct program *program)
@@ -48,12 +55,12 @@ static struct err map(struct program *program)
     return result;
 }
 
-struct err program_open(const char *file, const char *cpu, struct program **out_program)
+struct err program_open(const char *file, const struct config *config, struct program **out_program)
 {
     struct program *program = calloc(1, sizeof *program);
     ENSURE(program, NO_MEMORY);
     program->fd = -1;
-    struct err result = seal(file, cpu, &program->fd);
+    struct err result = seal(file, config, &program->fd);
     if (!result.code) result = complain("the enclave image", file, map(program));
     if (result.code) {
         if (program->fd >= 0) close(program->fd);
@@ -78,19 +85,16 @@ const uint8_t *program_mrenclave(const struct program *program)
     return program->image.signatures[0].ENCLAVEHASH;
 }
 
-struct err program_load(const struct program *program, const char *cpu, bool ordinary_memory,
-                        struct enclave **out_enclave, struct program_device *out_device)
+struct err program_load(const struct program *program, const struct config *config, struct enclave **out_enclave,
+                        struct program_device *out_device)
 {
-    struct software_options options = {.cpu_fd = -1, .image_fd = program->fd, .ordinary_memory = ordinary_memory};
+    struct device_options options = {
+        .kind = config->device, .device_fd = -1, .image_fd = program->fd, .ordinary_memory = config->ordinary_memory};
+    const char *name = device_kind_name(config->device);
     struct device *device = NULL;
-    TRY(complain("vtpm-cpu at", cpu, cpu_connect(cpu, &options.cpu_fd)));
-    TRY(complain("the manager enclave on", "the software device",
-                 software_device_open(&options, &program->image, &device)));
-    *out_device = (struct program_device){
-        .name = device->ops->name,
-        .limits = ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits,
-        .memory = software_device_memory(device),
-    };
-    return complain("the manager enclave on", "the software device",
-                    enclave_open(device, &program->image, out_enclave));
+    TRY(connect_device(config, &options.device_fd));
+    TRY(complain("the manager enclave on the device", name, device_open(&options, &program->image, &device)));
+    *out_device =
+        (struct program_device){.name = device->ops->name, .limits = device->limits, .memory = device->memory};
+    return complain("the manager enclave on the device", name, enclave_open(device, &program->image, out_enclave));
 }

@@ -192,6 +192,7 @@ static void begin_command_line(const struct instance *instance, struct command_l
     add_option(line, "--daemon", line->daemon);
     add_option(line, "--id", line->id);
     add_option(line, "--image", config->instance_image);
+    add_option(line, "--device", device_kind_name(config->device));
     add_option(line, "--cpu", config->cpu);
     add_option(line, "--commit-timeout", line->timeout);
     if (instance->row.family != PEER_FAMILY_20) add_option(line, "--tpm", view_family(&instance->row));

@@ -78,8 +78,8 @@ static struct err open_giver(const struct upgrade *upgrade, const char *image, s
     const struct config *config = upgrade->config;
     const struct manager_listener listener = {.ctx = giver, .anchor = on_anchor, .failed = on_failed};
     struct program_device device;
-    TRY(program_open(image, config->cpu, &giver->program));
-    TRY(program_load(giver->program, config->cpu, config->ordinary_memory, &giver->enclave, &device));
+    TRY(program_open(image, config, &giver->program));
+    TRY(program_load(giver->program, config, &giver->enclave, &device));
     const struct manager_door door = {.ctx = giver->enclave, .call = call_enclave};
     TRY(manager_open(upgrade->crypto, &door, program_mrenclave(giver->program), &listener, &giver->manager));
     TRY(manager_start_open(giver->manager, upgrade->master, upgrade->head));

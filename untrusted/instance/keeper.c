@@ -17,7 +17,8 @@
 #include "untrusted/host/log.h"
 #include "untrusted/instance/keeper_wire.h"
 #include "untrusted/instance/service.h"
-#include "untrusted/sgx/cpu_client.h"
+#include "untrusted/sgx/choice.h"
+#include "untrusted/sgx/kernel.h"
 #include "untrusted/wire/pass.h"
 
 #define DEATHS_MAX       5
@@ -30,7 +31,7 @@
 
 struct keeper {
     struct worker_resources *resources;
-    size_t cpu_fds_used; /* of resources->cpu_fds */
+    size_t device_fds_used; /* of resources->device_fds */
     int signal_fd;
     struct worker_start next; /* how the next worker begins */
     pid_t worker;             /* 0: there is none */
@@ -66,18 +67,18 @@ static _Noreturn void become_worker(struct keeper *k, pid_t parent, int fd)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* without its keeper it could not be replaced */
     close(k->signal_fd);
     /* It keeps its own only: another would be another enclave's. */
-    for (size_t i = k->cpu_fds_used; i < k->resources->cpu_fd_count; i++)
-        close(k->resources->cpu_fds[i]);
+    for (size_t i = k->device_fds_used; i < k->resources->device_fd_count; i++)
+        close(k->resources->device_fds[i]);
     int code = getppid() == parent ? worker_run(k->resources, &k->next, fd) : SERVICE_FAILED;
     _exit(code);
 }
 
-/* A new connection if this user may make one, else one of those that were made with more privileges. */
-static struct err connect_cpu(struct keeper *k, int *out_fd)
+/* A new one if this user may make it, else one of those that were made with more privileges. */
+static struct err connect_device(struct keeper *k, int *out_fd)
 {
-    struct err result = cpu_connect(k->resources->options->cpu, out_fd);
-    if (!result.code || k->cpu_fds_used == k->resources->cpu_fd_count) return result;
-    *out_fd = k->resources->cpu_fds[k->cpu_fds_used++];
+    struct err result = device_connect(k->resources->device, k->resources->options->cpu, out_fd);
+    if (!result.code || k->device_fds_used == k->resources->device_fd_count) return result;
+    *out_fd = k->resources->device_fds[k->device_fds_used++];
     return OK;
 }
 
@@ -154,9 +155,9 @@ static struct err spawn(struct keeper *k)
 {
     int pair[2];
     pid_t parent = getpid();
-    TRY(connect_cpu(k, &k->next.cpu_fd));
+    TRY(connect_device(k, &k->next.device_fd));
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
-        close(k->next.cpu_fd);
+        close(k->next.device_fd);
         return FAIL(SYSTEM);
     }
     fflush(NULL);
@@ -166,7 +167,7 @@ static struct err spawn(struct keeper *k)
         become_worker(k, parent, pair[1]);
     }
     close(pair[1]);
-    close(k->next.cpu_fd);
+    close(k->next.device_fd);
     if (k->worker < 0) {
         close(pair[0]);
         return FAIL(SYSTEM);
@@ -277,11 +278,13 @@ static int exit_code(int code)
 
 static void complain_about_spawn(const struct keeper *k, struct err why)
 {
-    if (k->cpu_fds_used && k->cpu_fds_used == k->resources->cpu_fd_count && why.code == ERR_CPU_UNREACHABLE)
+    bool refused = why.code == ERR_CPU_UNREACHABLE || why.code == ERR_SGX_DEVICE_DENIED;
+    if (k->device_fds_used && k->device_fds_used == k->resources->device_fd_count && refused)
         log_line(LOG_LEVEL_ERROR,
-                 "all %u connections to vtpm-cpu that were made at the start are used up, and this user may not make "
-                 "another (%s): let it connect to %s, or start the instance again",
-                 WORKER_CPU_STOCK, strerror(errno), k->resources->options->cpu);
+                 "all %u connections to the device that were made at the start are used up, and this user may not make "
+                 "another (%s): let it open %s, or start the instance again",
+                 WORKER_DEVICE_STOCK, strerror(errno),
+                 k->resources->device == DEVICE_SGX ? KERNEL_DEVICE_PATH : k->resources->options->cpu);
     else
         log_line(LOG_LEVEL_ERROR, "no process could be made for the enclave: %s (%s)", err_sentence(why),
                  strerror(errno));

@@ -19,7 +19,8 @@
 #include "untrusted/host/hygiene.h"
 #include "untrusted/host/log.h"
 #include "untrusted/instance/keeper.h"
-#include "untrusted/sgx/cpu_client.h"
+#include "untrusted/sgx/choice.h"
+#include "untrusted/sgx/kernel.h"
 
 static struct err complain(const char *what, const char *which, struct err result)
 {
@@ -59,33 +60,35 @@ static struct err choose_user(const struct options *options, struct identity *ou
     return OK;
 }
 
-/* vtpm-cpu makes the copy of the image that nobody can change; it is what this process maps and what it measures. */
-static struct err open_image(const struct options *options, int cpu_fd, int *out_fd)
+/* What this process maps, and what is measured. */
+static struct err open_image(const struct options *options, struct worker_resources *resources)
 {
     int file_fd = open(options->image, O_RDONLY | O_CLOEXEC);
     ENSURE(file_fd >= 0, SYSTEM);
-    struct err result = cpu_image(cpu_fd, file_fd, out_fd);
+    struct err result = device_seal(resources->device, resources->device_fds[0], file_fd, &resources->image_fd);
     close(file_fd);
     return result;
 }
 
-static struct err open_cpu(const struct options *options, struct worker_resources *resources)
+static struct err open_device(const struct options *options, struct worker_resources *resources)
 {
-    while (resources->cpu_fd_count < WORKER_CPU_STOCK) {
-        TRY(cpu_connect(options->cpu, &resources->cpu_fds[resources->cpu_fd_count]));
-        resources->cpu_fd_count++;
+    resources->device = device_choose(options->device);
+    while (resources->device_fd_count < WORKER_DEVICE_STOCK) {
+        int *fd = &resources->device_fds[resources->device_fd_count];
+        TRY(device_connect(resources->device, options->cpu, fd));
+        resources->device_fd_count++;
     }
     return OK;
 }
 
 /* Whoever may connect as the user that it has become keeps no place of vtpm-cpu's occupied. */
-static void thin_out_cpu(const struct options *options, struct worker_resources *resources)
+static void thin_out_device(const struct options *options, struct worker_resources *resources)
 {
     int fd = -1;
-    if (cpu_connect(options->cpu, &fd).code) return;
+    if (device_connect(resources->device, options->cpu, &fd).code) return;
     close(fd);
-    while (resources->cpu_fd_count > 0)
-        close(resources->cpu_fds[--resources->cpu_fd_count]);
+    while (resources->device_fd_count > 0)
+        close(resources->device_fds[--resources->device_fd_count]);
 }
 
 static struct err parse_image(int fd, struct image *out_image)
@@ -111,13 +114,14 @@ static struct err open_resources(const struct options *options, struct image *im
 {
     struct identity identity;
     TRY(choose_user(options, &identity));
-    TRY(complain("vtpm-cpu at", options->cpu, open_cpu(options, resources)));
-    TRY(complain("the enclave image", options->image,
-                 open_image(options, resources->cpu_fds[0], &resources->image_fd)));
+    struct err opened = open_device(options, resources);
+    const bool sgx = resources->device == DEVICE_SGX;
+    TRY(complain(sgx ? "the SGX device" : "vtpm-cpu at", sgx ? KERNEL_DEVICE_PATH : options->cpu, opened));
+    TRY(complain("the enclave image", options->image, open_image(options, resources)));
     TRY(complain("the enclave image", options->image, parse_image(resources->image_fd, image)));
     TRY(listen_everywhere(options, &identity, resources));
     TRY(complain("becoming the user", options->user ? options->user : "of now", confine_user(&identity)));
-    thin_out_cpu(options, resources);
+    thin_out_device(options, resources);
     TRY(complain("limits of", "the process", confine_limits()));
     return complain("hygiene of", "the process", hygiene_apply());
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "untrusted/sgx/cpu_wire.h"
+#include "untrusted/sgx/kernel.h"
 
 #define COMMIT_TIMEOUT_DEFAULT 20u
 #define COMMIT_TIMEOUT_MAX     3600u
@@ -23,6 +24,7 @@ const char options_help[] =
     "  --off, --startup clear|state, --terminate, --disconnect, --reject-locality-4\n"
     "                            with --swtpm-fd, as swtpm's options of these names\n"
     "  --image FILE              the enclave image (" VTPM_IMAGE_DEFAULT ")\n"
+    "  --device DEVICE           auto, sgx (" KERNEL_DEVICE_PATH ") or software; as vtpmd's (auto)\n"
     "  --cpu SOCKET              the socket of vtpm-cpu (" CPU_SOCKET_DEFAULT ")\n"
     "  --user NAME               when started by root: the user to become\n"
     "  --commit-timeout SECONDS  how long a command waits for vtpmd before the TPM fails (20)\n"
@@ -118,6 +120,14 @@ static struct err set_image(void *ctx, const char *value)
     return OK;
 }
 
+static struct err set_device(void *ctx, const char *value)
+{
+    struct options *options = ctx;
+    if (device_kind_parse(value, &options->device).code)
+        return command_usage("--device wants auto, sgx or software, not", value);
+    return OK;
+}
+
 static struct err set_cpu(void *ctx, const char *value)
 {
     struct options *options = ctx;
@@ -181,6 +191,7 @@ static struct err set_incoming(void *ctx, const char *value)
 
 static const struct command_option rows[] = {
     {"image", true, set_image},
+    {"device", true, set_device},
     {"cpu", true, set_cpu},
     {"daemon", true, set_daemon},
     {"front", true, set_front},

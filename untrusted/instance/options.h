@@ -7,9 +7,11 @@
 #include "base/id.h"
 #include "untrusted/front/endpoints.h"
 #include "untrusted/host/command_line.h"
+#include "untrusted/sgx/choice.h"
 
 struct options {
     const char *image;
+    enum device_kind device;
     const char *cpu;
     const char *daemon; /* the socket of vtpmd */
     const char *user;   /* NULL: none is named */

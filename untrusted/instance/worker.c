@@ -19,8 +19,8 @@
 #include "untrusted/instance/keeper_wire.h"
 #include "untrusted/instance/machine.h"
 #include "untrusted/instance/service.h"
+#include "untrusted/sgx/choice.h"
 #include "untrusted/sgx/enclave.h"
-#include "untrusted/sgx/software.h"
 #include "untrusted/wire/pass.h"
 
 struct worker {
@@ -64,16 +64,17 @@ static struct err call_enclave(void *ctx, struct span input, uint8_t *output, si
 static struct err load_enclave(struct worker *w)
 {
     const struct options *options = w->resources->options;
-    const struct software_options device_options = {
-        .cpu_fd = w->start->cpu_fd, .image_fd = w->resources->image_fd, .ordinary_memory = options->ordinary_memory};
+    const struct device_options device_options = {.kind = w->resources->device,
+                                                  .device_fd = w->start->device_fd,
+                                                  .image_fd = w->resources->image_fd,
+                                                  .ordinary_memory = options->ordinary_memory};
     const struct machine_door door = {.ctx = w, .call = call_enclave};
     struct device *device = NULL;
-    TRY(software_device_open(&device_options, w->resources->image, &device));
+    TRY(device_open(&device_options, w->resources->image, &device));
     TRY(enclave_open(device, w->resources->image, &w->enclave));
     w->device = device;
-    log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name,
-             software_device_memory(device), software_device_own_canary(device) ? "the enclave's own" : "the host's",
-             options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : device->ops->limits);
+    log_line(LOG_LEVEL_NOTICE, "device: %s, memory: %s, stack canary: %s; it %s", device->ops->name, device->memory,
+             device->own_canary ? "the enclave's own" : "the host's", device->limits);
     machine_init(&w->machine, &door, w->calls);
     return machine_start(&w->machine, &options->id);
 }
@@ -99,7 +100,7 @@ static struct err take_memory(struct worker *w)
 static void on_admitted(void *ctx)
 {
     const struct worker *w = ctx;
-    software_device_release_processor(w->device); /* before a client's first byte */
+    w->device->ops->release_processor(w->device); /* before a client's first byte */
 }
 
 static void on_disconnected(void *ctx)

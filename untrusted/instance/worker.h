@@ -13,8 +13,8 @@
 #include "untrusted/instance/options.h"
 #include "untrusted/sgx/image.h"
 
-/* A worker needs a connection to vtpm-cpu of its own, and the user it becomes may not be allowed to make one. */
-#define WORKER_CPU_STOCK 4u
+/* A worker needs a descriptor of the device of its own, and the user it becomes may not be allowed to make one. */
+#define WORKER_DEVICE_STOCK 4u
 
 /* What was opened before any privilege was given up; all descriptors are shared by successive workers. */
 struct worker_resources {
@@ -22,14 +22,15 @@ struct worker_resources {
     int image_fd; /* sealed */
     const struct image *image;
     int listen_fds[FRONT_ENDPOINTS_MAX];
-    int front_fd;                  /* listens for vtpm-front, if that is how it is served */
-    size_t cpu_fd_count;           /* 0: this user may connect by itself */
-    int cpu_fds[WORKER_CPU_STOCK]; /* connected */
+    int front_fd; /* listens for vtpm-front, if that is how it is served */
+    enum device_kind device;
+    size_t device_fd_count; /* 0: this user may make them by itself */
+    int device_fds[WORKER_DEVICE_STOCK];
 };
 
 /* How a worker begins. */
 struct worker_start {
-    int cpu_fd;           /* connected to vtpm-cpu; the worker's */
+    int device_fd;        /* device_connect's; the worker's */
     int daemon_fd;        /* connected to vtpmd; the worker's */
     bool awaiting_reset;  /* the worker before died */
     bool incoming;        /* the TPM is that of another process, until its client brings it here */

@@ -1,8 +1,6 @@
 #include "untrusted/sgx/cpu_client.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -12,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "untrusted/sgx/cpu_wire.h"
+#include "untrusted/sgx/sealed.h"
 
 static void close_fd(const int *fd)
 {
@@ -112,19 +111,6 @@ static struct err exchange(int cpu_fd, const struct request *request)
     return OK;
 }
 
-/*
- * Kernels before 6.7 map a descriptor that was opened for writing MAP_SHARED only if it is not sealed against
- * writing, whatever the protection: the copy is opened again read-only.
- */
-static struct err reopen_read_only(int fd, int *out_fd)
-{
-    char path[40];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    *out_fd = open(path, O_RDONLY | O_CLOEXEC);
-    ENSURE(*out_fd >= 0, SYSTEM);
-    return OK;
-}
-
 struct err cpu_image(int cpu_fd, int file_fd, int *out_sealed_fd)
 {
     struct request request = {.message = CPU_IMAGE, .fd = file_fd};
@@ -133,7 +119,7 @@ struct err cpu_image(int cpu_fd, int file_fd, int *out_sealed_fd)
     TRY(request_send(cpu_fd, &request));
     TRY(reply_receive(cpu_fd, no_body, &size, &sealed_fd));
     ENSURE(sealed_fd >= 0, CPU_UNREACHABLE);
-    return reopen_read_only(sealed_fd, out_sealed_fd);
+    return sealed_reopen(sealed_fd, out_sealed_fd);
 }
 
 static struct iovec part(const void *data, size_t size)

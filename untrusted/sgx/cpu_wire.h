@@ -27,6 +27,9 @@
 
 #define CPU_SOCKET_DEFAULT "/run/vtpm/cpu.sock"
 
+/* CPUSVN of every software device, 16 bytes: not zero, and nothing that hardware would report. */
+#define CPU_CPUSVN         "vtpm software\0\0\1"
+
 enum cpu_message {
     CPU_IMAGE = 1,
     CPU_CREATE = 2,

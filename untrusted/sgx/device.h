@@ -1,7 +1,7 @@
 /*
  * An SGX device: what makes, runs and removes one enclave. The shape is that of the Linux
  * driver's ioctls (CREATE, ADD_PAGES, INIT) and of __vdso_sgx_enter_enclave, so that the kernel's
- * device and the software device stand behind the same five functions.
+ * device and the software device stand behind the same functions.
  */
 #pragma once
 
@@ -32,8 +32,7 @@ struct device_run {
 struct device;
 
 struct device_ops {
-    const char *name;   /* "software", "sgx" */
-    const char *limits; /* one line: what this device does not protect against */
+    const char *name; /* "software", "sgx" */
     /* ECREATE. The device reserves ELRANGE itself and writes SECS.BASEADDR. */
     struct err (*create)(struct device *device, struct sgx_secs *secs);
     struct err (*add_pages)(struct device *device, const struct device_pages *pages);
@@ -43,11 +42,20 @@ struct device_ops {
      * it came back. After a fault every later call answers ERR_SGX_FAULT.
      */
     struct err (*enter)(struct device *device, uint64_t tcs_offset, struct device_run *run);
+    /*
+     * From here on an EREPORT or EGETKEY is a fault, where the device can have it so. All enclaves of one image may ask
+     * for each other's keys and make REPORTs in each other's name; one that is taken over later cannot.
+     */
+    void (*release_processor)(struct device *device);
     /* Ends the enclave, wipes and unmaps what it had, closes the device and frees it. */
     void (*destroy)(struct device *device);
 };
 
-/* Every implementation's structure begins with this. */
+/* Every implementation's structure begins with this. What is not ops is for whoever shows or loads it. */
 struct device {
     const struct device_ops *ops;
+    const char *limits; /* one line: what this device does, and does not protect against */
+    const char *memory; /* what the enclave's data lies in: "EPC", "secret", "ordinary" */
+    bool own_canary;    /* from init on; false: the enclave's stack canary is the host's */
+    uint64_t xfrm;      /* the most that ATTRIBUTES.XFRM may have */
 };

@@ -1,6 +1,5 @@
 #include "untrusted/sgx/enclave.h"
 
-#include <cpuid.h>
 #include <stdlib.h>
 
 struct enclave {
@@ -10,15 +9,6 @@ struct enclave {
     uint16_t fault_vector;
     uint64_t fault_address;
 };
-
-static uint64_t read_xcr0(void)
-{
-    uint32_t low = 0, high = 0;
-    unsigned int eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE)) return 0;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
-}
 
 static struct err add_segment(struct enclave *enclave, const struct image_segment *segment)
 {
@@ -39,7 +29,7 @@ static struct err load(struct enclave *enclave, const struct image *image)
     const struct device_ops *ops = enclave->device->ops;
     struct sgx_secs secs;
     uint32_t signature = 0;
-    TRY(image_select_signature(image, read_xcr0(), &signature));
+    TRY(image_select_signature(image, enclave->device->xfrm, &signature));
     image_secs(image, signature, 0, &secs);
     TRY(ops->create(enclave->device, &secs));
     for (uint32_t i = 0; i < image->segment_count; i++)

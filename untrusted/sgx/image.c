@@ -12,9 +12,6 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 
-/* The filter that keeps system calls out of ELRANGE compares 32 bits, so ELRANGE may not be larger. */
-#define ELRANGE_MAX       (UINT64_C(1) << 32)
-
 #define XSAVE_LEGACY_SIZE 576u /* legacy part and header: standard format, SDM volume 1, 13.4 */
 #define MISC_EXINFO       UINT32_C(1)
 #define MISC_EXINFO_SIZE  16u
@@ -106,7 +103,7 @@ static struct err parse_header(struct reader *r, struct image *image)
     ENSURE(format == IMAGE_FORMAT && reserved == 0 && file_size == image->file.size, IMAGE_FORMAT);
     ENSURE(image->signature_count >= 1 && image->signature_count <= IMAGE_SIGNATURES_MAX, IMAGE_FORMAT);
     ENSURE(image->segment_count >= 1 && image->segment_count <= IMAGE_SEGMENTS_MAX, IMAGE_FORMAT);
-    ENSURE(image->size >= SGX_SIZE_MIN && image->size <= ELRANGE_MAX, IMAGE_FORMAT);
+    ENSURE(image->size >= SGX_SIZE_MIN && image->size <= IMAGE_ELRANGE_MAX, IMAGE_FORMAT);
     ENSURE((image->size & (image->size - 1)) == 0, IMAGE_FORMAT);
     ENSURE((image->miscselect & ~MISC_EXINFO) == 0, IMAGE_FORMAT);
     ENSURE((image->attributes_flags & ~FLAGS_KNOWN) == 0, IMAGE_FORMAT);

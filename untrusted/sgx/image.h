@@ -50,6 +50,9 @@
 #define IMAGE_SEGMENT_PUBLIC   UINT64_C(2)
 #define IMAGE_SIZE_MAX         (64u * 1024u * 1024u)
 
+/* The filter that keeps system calls out of ELRANGE compares 32 bits, so ELRANGE may not be larger. */
+#define IMAGE_ELRANGE_MAX      (UINT64_C(1) << 32)
+
 /* The 64 bytes at the head of the stub page: "enclu; ret" filled up with int3. */
 #define IMAGE_STUB_SIZE        64u
 extern const uint8_t image_stub[IMAGE_STUB_SIZE];

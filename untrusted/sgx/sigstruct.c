@@ -33,22 +33,30 @@ static bool all_zero(const uint8_t *data, size_t size)
     return true;
 }
 
-static struct err check_form(const struct sgx_sigstruct *s)
+/* ENSURE that leaves behind which field it was about. */
+#define ENSURE_FIELD(condition, name, what)                                                                            \
+    do {                                                                                                               \
+        *field = (what);                                                                                               \
+        ENSURE(condition, name);                                                                                       \
+    } while (0)
+
+static struct err check_form(const struct sgx_sigstruct *s, const char **field)
 {
-    ENSURE(memcmp(s->HEADER, header, sizeof header) == 0, SGX_SIG_STRUCT);
-    ENSURE(memcmp(s->HEADER2, header2, sizeof header2) == 0, SGX_SIG_STRUCT);
-    ENSURE(s->VENDOR == 0 || s->VENDOR == SGX_VENDOR_INTEL, SGX_SIG_STRUCT);
-    ENSURE(s->EXPONENT == SGX_RSA_EXPONENT, SGX_SIG_STRUCT);
-    ENSURE(all_zero(s->reserved1, sizeof s->reserved1), SGX_SIG_STRUCT);
-    ENSURE(all_zero(s->reserved2, sizeof s->reserved2), SGX_SIG_STRUCT);
-    ENSURE(all_zero(s->reserved3, sizeof s->reserved3), SGX_SIG_STRUCT);
-    ENSURE(all_zero(s->reserved4, sizeof s->reserved4), SGX_SIG_STRUCT);
+    ENSURE_FIELD(memcmp(s->HEADER, header, sizeof header) == 0, SGX_SIG_STRUCT, "HEADER");
+    ENSURE_FIELD(memcmp(s->HEADER2, header2, sizeof header2) == 0, SGX_SIG_STRUCT, "HEADER2");
+    ENSURE_FIELD(s->VENDOR == 0 || s->VENDOR == SGX_VENDOR_INTEL, SGX_SIG_STRUCT, "VENDOR");
+    ENSURE_FIELD(s->EXPONENT == SGX_RSA_EXPONENT, SGX_SIG_STRUCT, "EXPONENT");
+    ENSURE_FIELD(all_zero(s->reserved1, sizeof s->reserved1), SGX_SIG_STRUCT, "a reserved byte");
+    ENSURE_FIELD(all_zero(s->reserved2, sizeof s->reserved2), SGX_SIG_STRUCT, "a reserved byte");
+    ENSURE_FIELD(all_zero(s->reserved3, sizeof s->reserved3), SGX_SIG_STRUCT, "a reserved byte");
+    ENSURE_FIELD(all_zero(s->reserved4, sizeof s->reserved4), SGX_SIG_STRUCT, "a reserved byte");
     if (!(s->ATTRIBUTES.FLAGS & SGX_FLAGS_KSS)) {
-        ENSURE(all_zero(s->ISVFAMILYID, sizeof s->ISVFAMILYID), SGX_SIG_STRUCT);
-        ENSURE(all_zero(s->ISVEXTPRODID, sizeof s->ISVEXTPRODID), SGX_SIG_STRUCT);
+        ENSURE_FIELD(all_zero(s->ISVFAMILYID, sizeof s->ISVFAMILYID), SGX_SIG_STRUCT, "ISVFAMILYID, without KSS");
+        ENSURE_FIELD(all_zero(s->ISVEXTPRODID, sizeof s->ISVEXTPRODID), SGX_SIG_STRUCT, "ISVEXTPRODID, without KSS");
     }
     if (!(s->ATTRIBUTES.FLAGS & SGX_FLAGS_CET))
-        ENSURE(s->CET_ATTRIBUTES == 0 && s->CET_ATTRIBUTES_MASK == 0, SGX_SIG_STRUCT);
+        ENSURE_FIELD(s->CET_ATTRIBUTES == 0 && s->CET_ATTRIBUTES_MASK == 0, SGX_SIG_STRUCT,
+                     "CET_ATTRIBUTES, without CET");
     return OK;
 }
 
@@ -112,34 +120,57 @@ static struct err reduce(struct numbers *n, const BIGNUM *a, const BIGNUM *b, co
     return OK;
 }
 
+static struct err check_signature(const struct sgx_sigstruct *s, const char **field)
+{
+    uint8_t padded[SGX_RSA_SIZE];
+    struct numbers n DEFER(numbers_close) = {0};
+    TRY(padded_message(s, padded));
+    TRY(numbers_open(s, padded, &n));
+    ENSURE_FIELD(BN_num_bits(n.modulus) == SGX_MODULUS_BITS, SGX_SIGNATURE, "MODULUS");
+    ENSURE_FIELD(BN_cmp(n.signature, n.modulus) < 0, SGX_SIGNATURE, "SIGNATURE, above MODULUS");
+    *field = "Q1";
+    TRY(reduce(&n, n.signature, n.signature, n.q1, n.remainder));
+    *field = "Q2";
+    TRY(reduce(&n, n.signature, n.remainder, n.q2, n.remainder));
+    ENSURE_FIELD(BN_cmp(n.remainder, n.padded) == 0, SGX_SIGNATURE, "SIGNATURE, over the fields that it covers");
+    return OK;
+}
+
+static struct err compare(const struct sgx_sigstruct *s, const struct sgx_secs *secs,
+                          const uint8_t mrenclave[SGX_HASH_SIZE], const char **field)
+{
+    uint64_t flags = s->ATTRIBUTES.FLAGS ^ secs->ATTRIBUTES.FLAGS;
+    uint64_t xfrm = s->ATTRIBUTES.XFRM ^ secs->ATTRIBUTES.XFRM;
+    uint32_t misc = s->MISCSELECT ^ secs->MISCSELECT;
+    uint32_t cet = (uint32_t)s->CET_ATTRIBUTES ^ secs->CET_ATTRIBUTES;
+    ENSURE_FIELD(memcmp(s->ENCLAVEHASH, mrenclave, SGX_HASH_SIZE) == 0, SGX_MEASUREMENT, "ENCLAVEHASH");
+    ENSURE_FIELD((flags & s->ATTRIBUTEMASK.FLAGS) == 0, SGX_ATTRIBUTE, "ATTRIBUTES.FLAGS");
+    ENSURE_FIELD((xfrm & s->ATTRIBUTEMASK.XFRM) == 0, SGX_ATTRIBUTE, "ATTRIBUTES.XFRM");
+    ENSURE_FIELD((misc & s->MISCMASK) == 0, SGX_ATTRIBUTE, "MISCSELECT");
+    ENSURE_FIELD((cet & s->CET_ATTRIBUTES_MASK) == 0, SGX_ATTRIBUTE, "CET_ATTRIBUTES");
+    return OK;
+}
+
 struct err sigstruct_verify(const struct sgx_sigstruct *sigstruct)
 {
-    TRY(check_form(sigstruct));
-    uint8_t padded[SGX_RSA_SIZE];
-    TRY(padded_message(sigstruct, padded));
-    struct numbers n DEFER(numbers_close) = {0};
-    TRY(numbers_open(sigstruct, padded, &n));
-    ENSURE(BN_num_bits(n.modulus) == SGX_MODULUS_BITS, SGX_SIGNATURE);
-    ENSURE(BN_cmp(n.signature, n.modulus) < 0, SGX_SIGNATURE);
-    TRY(reduce(&n, n.signature, n.signature, n.q1, n.remainder));
-    TRY(reduce(&n, n.signature, n.remainder, n.q2, n.remainder));
-    ENSURE(BN_cmp(n.remainder, n.padded) == 0, SGX_SIGNATURE);
-    return OK;
+    const char *field = NULL;
+    TRY(check_form(sigstruct, &field));
+    return check_signature(sigstruct, &field);
 }
 
 struct err sigstruct_matches(const struct sgx_sigstruct *sigstruct, const struct sgx_secs *secs,
                              const uint8_t mrenclave[SGX_HASH_SIZE])
 {
-    ENSURE(memcmp(sigstruct->ENCLAVEHASH, mrenclave, SGX_HASH_SIZE) == 0, SGX_MEASUREMENT);
-    uint64_t flags = sigstruct->ATTRIBUTES.FLAGS ^ secs->ATTRIBUTES.FLAGS;
-    uint64_t xfrm = sigstruct->ATTRIBUTES.XFRM ^ secs->ATTRIBUTES.XFRM;
-    uint32_t misc = sigstruct->MISCSELECT ^ secs->MISCSELECT;
-    uint32_t cet = (uint32_t)sigstruct->CET_ATTRIBUTES ^ secs->CET_ATTRIBUTES;
-    ENSURE((flags & sigstruct->ATTRIBUTEMASK.FLAGS) == 0, SGX_ATTRIBUTE);
-    ENSURE((xfrm & sigstruct->ATTRIBUTEMASK.XFRM) == 0, SGX_ATTRIBUTE);
-    ENSURE((misc & sigstruct->MISCMASK) == 0, SGX_ATTRIBUTE);
-    ENSURE((cet & sigstruct->CET_ATTRIBUTES_MASK) == 0, SGX_ATTRIBUTE);
-    return OK;
+    const char *field = NULL;
+    return compare(sigstruct, secs, mrenclave, &field);
+}
+
+struct err sigstruct_examine(const struct sgx_sigstruct *sigstruct, const struct sgx_secs *secs,
+                             const uint8_t mrenclave[SGX_HASH_SIZE], const char **out_field)
+{
+    TRY(check_form(sigstruct, out_field));
+    TRY(check_signature(sigstruct, out_field));
+    return compare(sigstruct, secs, mrenclave, out_field);
 }
 
 struct err sigstruct_mrsigner(const struct sgx_sigstruct *sigstruct, uint8_t out_mrsigner[SGX_HASH_SIZE])

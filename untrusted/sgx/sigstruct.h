@@ -14,6 +14,10 @@ struct err sigstruct_verify(const struct sgx_sigstruct *sigstruct);
 struct err sigstruct_matches(const struct sgx_sigstruct *sigstruct, const struct sgx_secs *secs,
                              const uint8_t mrenclave[SGX_HASH_SIZE]);
 
+/* Both of them, in EINIT's order; with an error, out_field names what is wrong. */
+struct err sigstruct_examine(const struct sgx_sigstruct *sigstruct, const struct sgx_secs *secs,
+                             const uint8_t mrenclave[SGX_HASH_SIZE], const char **out_field);
+
 /* MRSIGNER: SHA-256 over MODULUS as stored. */
 struct err sigstruct_mrsigner(const struct sgx_sigstruct *sigstruct, uint8_t out_mrsigner[SGX_HASH_SIZE]);
 

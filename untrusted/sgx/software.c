@@ -12,8 +12,10 @@
 #include "base/checked.h"
 #include "untrusted/host/log.h"
 #include "untrusted/sgx/cpu_client.h"
+#include "untrusted/sgx/elrange.h"
 #include "untrusted/sgx/software_gate.h"
 #include "untrusted/sgx/software_map.h"
+#include "untrusted/sgx/xfrm.h"
 
 #define HWCAP2_FSGSBASE 2u    /* AT_HWCAP2: the kernel keeps what WRFSBASE wrote */
 #define PAGE_ADDED      0x40u /* in page_flags, with the SECINFO permission bits of a REG page */
@@ -31,7 +33,6 @@ struct software {
     struct device device;
     enum software_state state;
     bool confined;
-    bool own_canary;
     int cpu_fd;
     uint64_t stub_offset;
     struct sgx_secs secs;
@@ -58,11 +59,11 @@ static struct err software_create(struct device *device, struct sgx_secs *secs)
 {
     struct software *s = software_of(device);
     ENSURE(s->state == STATE_OPENED, SGX_ORDER);
-    ENSURE(secs->SIZE >= SGX_SIZE_MIN && (secs->SIZE & (secs->SIZE - 1)) == 0 && secs->SIZE <= UINT64_C(1) << 32,
+    ENSURE(secs->SIZE >= SGX_SIZE_MIN && (secs->SIZE & (secs->SIZE - 1)) == 0 && secs->SIZE <= IMAGE_ELRANGE_MAX,
            SGX_SECS);
     s->page_flags = calloc(secs->SIZE / SGX_PAGE_SIZE, 1);
     ENSURE(s->page_flags, NO_MEMORY);
-    TRY(software_map_reserve(secs->SIZE, &s->map.base));
+    TRY(elrange_reserve(secs->SIZE, &s->map.base));
     s->map.size = secs->SIZE;
     secs->BASEADDR = s->map.base;
     TRY(cpu_create(s->cpu_fd, secs, s->map.image_fd));
@@ -120,7 +121,7 @@ static struct err make_gate(struct software *s)
     struct sgx_tcs tcs;
     TRY(read_tcs(s, &tcs));
     uint64_t frame = s->map.base + tcs.OSSA;
-    s->own_canary = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
+    s->device.own_canary = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
     s->gate = (struct gate){
         .entry = s->map.base + tcs.OENTRY,
         .tcs = s->map.base + s->tcs_offset,
@@ -128,7 +129,7 @@ static struct err make_gate(struct software *s)
         .frame = frame,
         .gprsgx = frame + (uint64_t)s->secs.SSAFRAMESIZE * SGX_PAGE_SIZE - sizeof(struct sgx_gprsgx),
         .xfrm = s->secs.ATTRIBUTES.XFRM,
-        .fs_base = s->own_canary ? s->map.base + tcs.OFSBASE : 0,
+        .fs_base = s->device.own_canary ? s->map.base + tcs.OFSBASE : 0,
         .gs_base = s->map.base + tcs.OGSBASE,
         .stub = s->map.base + s->stub_offset,
         .xsave_size = xsave_size(s->secs.ATTRIBUTES.XFRM),
@@ -268,24 +269,31 @@ int64_t software_leaf(uint64_t leaf, uint64_t rbx, uint64_t rcx, uint64_t rdx)
     return -1;
 }
 
+static void software_release_processor(struct device *device)
+{
+    struct software *s = software_of(device);
+    if (s->cpu_fd >= 0) close(s->cpu_fd);
+    s->cpu_fd = -1;
+}
+
 static void software_destroy(struct device *device)
 {
     struct software *s = software_of(device);
     if (s->map.base) software_map_remove(&s->map, s->runs, s->run_count, s->confined);
     if (software_gate_current == &s->gate) software_gate_current = NULL;
     if (thread_gs == s->gate.gs_base) thread_gs = 0;
-    software_device_release_processor(device);
+    software_release_processor(device);
     free(s->page_flags);
     free(s);
 }
 
 static const struct device_ops software_ops = {
     .name = "software",
-    .limits = SOFTWARE_LIMITS,
     .create = software_create,
     .add_pages = software_add_pages,
     .init = software_init,
     .enter = software_enter,
+    .release_processor = software_release_processor,
     .destroy = software_destroy,
 };
 
@@ -294,7 +302,12 @@ struct err software_device_open(const struct software_options *options, const st
 {
     struct software *s = calloc(1, sizeof *s);
     ENSURE(s, NO_MEMORY);
-    s->device.ops = &software_ops;
+    s->device = (struct device){
+        .ops = &software_ops,
+        .limits = options->ordinary_memory ? SOFTWARE_LIMITS_ORDINARY : SOFTWARE_LIMITS,
+        .memory = options->ordinary_memory ? "ordinary" : "secret",
+        .xfrm = xfrm_of_host(),
+    };
     s->state = STATE_OPENED;
     s->tcs_offset = NO_TCS;
     s->cpu_fd = options->cpu_fd;
@@ -306,21 +319,4 @@ struct err software_device_open(const struct software_options *options, const st
                                     "this process's memory sees them");
     *out_device = &s->device;
     return OK;
-}
-
-void software_device_release_processor(struct device *device)
-{
-    struct software *s = software_of(device);
-    if (s->cpu_fd >= 0) close(s->cpu_fd);
-    s->cpu_fd = -1;
-}
-
-const char *software_device_memory(const struct device *device)
-{
-    return ((const struct software *)device)->map.ordinary_memory ? "ordinary" : "secret";
-}
-
-bool software_device_own_canary(const struct device *device)
-{
-    return ((const struct software *)device)->own_canary;
 }

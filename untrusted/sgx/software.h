@@ -1,6 +1,6 @@
 /*
  * The software SGX device. What it protects against and what not: docs/threat-model.md. It says so itself, in its
- * ops->limits.
+ * limits.
  *
  * It makes the enclave in this process: code mapped from the sealed image, data in secret memory, one thread inside at
  * a time. The process must block every asynchronous signal while it is inside, and leave SIGSEGV, SIGBUS, SIGILL,
@@ -26,15 +26,3 @@ struct software_options {
 /* ERR_NO_SECRET_MEMORY, ERR_MEMLOCK, ERR_IMAGE_UNSEALED, ERR_CPU_UNREACHABLE. */
 struct err software_device_open(const struct software_options *options, const struct image *image,
                                 struct device **out_device);
-
-/*
- * Ends the connection to vtpm-cpu: from here on an EREPORT or EGETKEY is a fault. All enclaves of one image may ask for
- * each other's keys and make REPORTs in each other's name; one that is taken over later cannot.
- */
-void software_device_release_processor(struct device *device);
-
-/* "secret" or "ordinary": what the enclave's data lies in. For whoever shows the device. */
-const char *software_device_memory(const struct device *device);
-
-/* False: this kernel hides FSGSBASE, and the stack canary of the enclave is the host's. */
-bool software_device_own_canary(const struct device *device);

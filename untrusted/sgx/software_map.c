@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,31 +27,6 @@ static const uint8_t stub_jump[] = {0xFF, 0x25, 2, 0, 0, 0, 0xCC, 0xCC};
 static void close_fd(const int *fd)
 {
     if (*fd >= 0) close(*fd);
-}
-
-/*
- * ELRANGE lies where the kernel puts nothing by itself: below all mappings, below a position-independent program and its
- * heap. The filter of software_map_confine() goes with every program that this process starts, and what lay at these
- * addresses there, its C library for one, could not call the kernel.
- */
-#define PLACES_START (UINT64_C(1) << 45)
-#define PLACES_SIZE  (UINT64_C(1) << 45)
-#define TRIES        8u
-
-struct err software_map_reserve(uint64_t size, uint64_t *out_base)
-{
-    for (unsigned int i = 0; i < TRIES; i++) {
-        uint64_t random = 0;
-        ENSURE(getrandom(&random, sizeof random, 0) == sizeof random, SYSTEM);
-        uint64_t base = PLACES_START + (random % PLACES_SIZE & ~(size - 1));
-        void *start = mmap((void *)base, size, PROT_NONE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        if (start == MAP_FAILED && errno == EEXIST) continue; /* another enclave's */
-        ENSURE(start != MAP_FAILED, NO_MEMORY);
-        *out_base = base;
-        return OK;
-    }
-    return FAIL(NO_MEMORY);
 }
 
 static bool is_tcs(const struct device_pages *run)

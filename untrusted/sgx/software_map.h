@@ -19,9 +19,6 @@ struct software_map {
     bool ordinary_memory;
 };
 
-/* Reserves ELRANGE at a multiple of size, a power of two. ERR_NO_MEMORY. */
-struct err software_map_reserve(uint64_t size, uint64_t *out_base);
-
 /*
  * Maps every run with its final permissions and copies the content of the writable ones. ERR_SGX_SECINFO (a page
  * writable and executable), ERR_IMAGE_SEGMENT, ERR_NO_SECRET_MEMORY, ERR_MEMLOCK, ERR_NO_MEMORY.

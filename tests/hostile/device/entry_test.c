@@ -16,7 +16,6 @@
 
 #include "tests/hostile/device/probe.h"
 #include "tests/hostile/device/rig.h"
-#include "untrusted/sgx/software.h"
 #include "untrusted/sgx/software_gate.h"
 
 #define FLAG_DF         0x400u
@@ -209,7 +208,7 @@ static void canary_is_the_enclave_s_own(void **state)
         skip();
     }
     rig_open(&rig);
-    assert_true(software_device_own_canary(rig.device));
+    assert_true(rig.device->own_canary);
     assert_int_equal(rig_call(&rig, PROBE_HOST_CANARY, 0, 0, 0, 0), 0); /* the probe's page is zero */
     assert_int_not_equal(host_canary(), 0);
 }
@@ -219,7 +218,7 @@ static void canary_is_the_host_s_where_fsgsbase_is_hidden(void **state)
     (void)state;
     hide_fsgsbase = true;
     rig_open(&rig);
-    assert_false(software_device_own_canary(rig.device));
+    assert_false(rig.device->own_canary);
     assert_int_equal(rig_call(&rig, PROBE_HOST_CANARY, 0, 0, 0, 0), host_canary());
 }
 

@@ -10,7 +10,6 @@
 #include "tests/hostile/device/probe.h"
 #include "tests/hostile/device/rig.h"
 #include "untrusted/cpu/processor.h"
-#include "untrusted/sgx/software.h"
 
 static struct rig rig;
 
@@ -229,7 +228,7 @@ static void without_a_processor_there_is_no_key(void **state)
     uint8_t key[SGX_KEY_SIZE] = {0};
     struct device_run run;
     assert_int_equal(get_key(&request, key) & 0xFFFFFFFF, 0);
-    software_device_release_processor(rig.device);
+    rig.device->ops->release_processor(rig.device);
     assert_int_equal(rig_enter(&rig, PROBE_EGETKEY, (uint64_t)&request, (uint64_t)key, &run).code, 0);
     assert_int_equal(run.function, SGX_ERESUME);
     assert_int_equal(run.exception_vector, 13); /* #GP */

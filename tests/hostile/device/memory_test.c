@@ -29,7 +29,6 @@
 #include "tests/hostile/device/rig.h"
 #include "untrusted/host/hygiene.h"
 #include "untrusted/host/log.h"
-#include "untrusted/sgx/software.h"
 
 #define NOBODY        65534u
 #define MEMLOCK_LIMIT (4u << 20)
@@ -248,7 +247,7 @@ static void ordinary_memory_is_readable(void **state)
     assert_int_equal(rig_device(&rig, true, &rig.device).code, 0);
     assert_int_equal(rig_build(&rig, rig.device, NULL).code, 0);
     assert_int_equal(rig.device->ops->init(rig.device, &rig.image.signatures[0]).code, 0);
-    assert_string_equal(software_device_memory(rig.device), "ordinary");
+    assert_string_equal(rig.device->memory, "ordinary");
     rig_call(&rig, PROBE_SECRET, PATTERN, 0, 0, 0);
     assert_true(search(getpid(), pattern_inside(), pattern_inside()));
 }
