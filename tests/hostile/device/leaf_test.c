@@ -249,7 +249,9 @@ int main(int argc, char **argv)
         TEST(leaf_keeps_every_register),
         TEST(reserved_bits_fault),
         TEST(wrong_operands_fault),
+        /* from here on of the software device alone */
         TEST(without_a_processor_there_is_no_key),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const size_t count = rig_is_sgx ? 8 : sizeof tests / sizeof *tests;
+    return _cmocka_run_group_tests("leaf", tests, count, NULL, NULL);
 }

@@ -16,16 +16,20 @@
 
 #include <cmocka.h>
 
+#include "tests/fakes/fake_sgx.h"
 #include "untrusted/sgx/cpu_client.h"
+#include "untrusted/sgx/kernel.h"
 #include "untrusted/sgx/software.h"
 
 const char *rig_cpu_program;
 const char *rig_image_path;
 const char *rig_other_image_path;
+bool rig_is_sgx;
 
 void rig_arguments(int argc, char **argv)
 {
-    if (argc != 4) exit(2);
+    if (argc != 5) exit(2);
+    rig_is_sgx = strcmp(argv[4], "sgx") == 0;
     rig_cpu_program = argv[1];
     rig_image_path = argv[2];
     rig_other_image_path = argv[3];
@@ -68,10 +72,24 @@ static int connect_cpu(const struct rig *rig)
     return -1;
 }
 
-void rig_start(struct rig *rig)
+static struct span map_image(const struct rig *rig)
 {
     struct stat status;
+    assert_int_equal(fstat(rig->image_fd, &status), 0);
+    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, rig->image_fd, 0);
+    assert_true(bytes != MAP_FAILED);
+    return span_of(bytes, (size_t)status.st_size);
+}
+
+static void unmap_image(const struct image *image)
+{
+    if (image->file.size) munmap((void *)(uintptr_t)image->file.data, image->file.size);
+}
+
+void rig_start(struct rig *rig)
+{
     *rig = (struct rig){.directory = "/tmp/vtpm-device-XXXXXX", .image_fd = -1};
+    fake_sgx_reset();
     assert_non_null(mkdtemp(rig->directory));
     assert_int_equal(chmod(rig->directory, 0755), 0);
     snprintf(rig->socket, sizeof rig->socket, "%s/cpu.sock", rig->directory);
@@ -82,17 +100,16 @@ void rig_start(struct rig *rig)
     assert_int_equal(cpu_image(cpu_fd, file_fd, &rig->image_fd).code, 0);
     close(file_fd);
     close(cpu_fd);
-    assert_int_equal(fstat(rig->image_fd, &status), 0);
-    void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, rig->image_fd, 0);
-    assert_true(bytes != MAP_FAILED);
-    assert_int_equal(image_parse(span_of(bytes, (size_t)status.st_size), &rig->image).code, 0);
+    assert_int_equal(image_parse(map_image(rig), &rig->image).code, 0);
 }
 
 void rig_stop(struct rig *rig)
 {
     char path[128];
     if (rig->device) rig->device->ops->destroy(rig->device);
-    munmap((void *)(uintptr_t)rig->image.file.data, rig->image.file.size);
+    fake_sgx_reset();
+    unmap_image(&rig->image);
+    unmap_image(&rig->shown);
     close(rig->image_fd);
     kill(rig->cpu, SIGTERM);
     waitpid(rig->cpu, NULL, 0);
@@ -103,11 +120,45 @@ void rig_stop(struct rig *rig)
     *rig = (struct rig){0};
 }
 
-struct err rig_device(struct rig *rig, bool ordinary_memory, struct device **out_device)
+static struct err software_device(struct rig *rig, bool ordinary_memory, struct device **out_device)
 {
     struct software_options options = {
         .cpu_fd = connect_cpu(rig), .image_fd = rig->image_fd, .ordinary_memory = ordinary_memory};
     return software_device_open(&options, &rig->image, out_device);
+}
+
+/* What runs behind the driver. */
+static struct device *inner_device(void *ctx)
+{
+    struct rig *rig = ctx;
+    struct device *device = NULL;
+    assert_int_equal(software_device(rig, false, &device).code, 0);
+    assert_int_equal(rig_build(rig, device, NULL).code, 0);
+    assert_int_equal(device->ops->init(device, &rig->image.signatures[0]).code, 0);
+    return device;
+}
+
+static void connect_kernel(void *fd)
+{
+    assert_int_equal(kernel_connect(fd).code, 0);
+}
+
+static struct err kernel_device(struct rig *rig, struct device **out_device)
+{
+    int fd = -1;
+    unmap_image(&rig->shown);
+    rig->shown = rig->image;
+    rig->shown.file = map_image(rig);
+    fake_sgx_watched(connect_kernel, &fd);
+    TRY(kernel_device_open(fd, &rig->shown, out_device));
+    fake_sgx_watch(*out_device);
+    fake_sgx_run_on(inner_device, rig);
+    return OK;
+}
+
+struct err rig_device(struct rig *rig, bool ordinary_memory, struct device **out_device)
+{
+    return rig_is_sgx ? kernel_device(rig, out_device) : software_device(rig, ordinary_memory, out_device);
 }
 
 struct device_pages rig_pages(const struct image_segment *segment)

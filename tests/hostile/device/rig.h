@@ -1,9 +1,13 @@
 /*
- * A vtpm-cpu of the test's own and the probe enclave on the software device. Whatever does not work on the way there
+ * A vtpm-cpu of the test's own and the probe enclave on one of the two devices. Whatever does not work on the way there
  * fails the test.
+ *
+ * The kernel's device has the driver of tests/fakes/fake_sgx.h, and is entered through it: what runs behind it is the
+ * probe on the software device.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -17,6 +21,7 @@ struct rig {
     pid_t cpu;
     int image_fd; /* sealed */
     struct image image;
+    struct image shown;    /* what a kernel's device reads, mapped anew from image_fd */
     struct device *device; /* NULL: none is open */
     uint64_t tcs_offset;
 };
@@ -26,7 +31,9 @@ extern const char *rig_cpu_program;
 extern const char *rig_image_path;
 extern const char *rig_other_image_path; /* of the same probe, signed with another key */
 
-/* argv: vtpm-cpu, the probe's image, the other one. */
+extern bool rig_is_sgx; /* the kernel's device is under test */
+
+/* argv: vtpm-cpu, the probe's image, the other one, the name of the device. */
 void rig_arguments(int argc, char **argv);
 
 /* Starts vtpm-cpu, seals the image, opens no device. */

@@ -177,6 +177,29 @@ static void guard_pages_stay_reserved_and_nothing_else_of_the_range_is(void **st
     assert_string_equal(guard, "");
 }
 
+/* A forked child would enter through the same TCS. */
+static void forked_child_has_no_page_of_it(void **state)
+{
+    (void)state;
+    struct enclave *enclave = NULL;
+    char line[512];
+    size_t seen = 0;
+    bool inside = false;
+    assert_ok(load(&enclave));
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    assert_non_null(smaps);
+    while (fgets(line, sizeof line, smaps)) {
+        unsigned long start = 0, end = 0;
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2) inside = start - fake_sgx_base() < SAMPLE_ELRANGE;
+        if (!inside || strncmp(line, "VmFlags:", 8) != 0) continue;
+        assert_non_null(strstr(line, " dc")); /* DONTFORK */
+        seen++;
+    }
+    fclose(smaps);
+    assert_true(seen > 5);
+    enclave_close(&enclave);
+}
+
 static size_t open_descriptors(void)
 {
     size_t count = 0;
@@ -504,6 +527,7 @@ int main(void)
         TEST(interrupted_einit_is_asked_again),
         TEST(large_zero_runs_are_added_in_parts),
         TEST(guard_pages_stay_reserved_and_nothing_else_of_the_range_is),
+        TEST(forked_child_has_no_page_of_it),
         TEST(no_descriptor_is_left_once_it_runs),
         TEST(what_keeps_a_device_from_opening_is_named),
         TEST(probe_answers_what_opening_would),
