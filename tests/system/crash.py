@@ -265,6 +265,21 @@ def a_store_under_another_device_secret_is_refused():
 
 
 @test
+def a_store_of_another_device_is_refused_before_anything_is_made():
+    """The KEYREQUEST of the master secret has the CPUSVN of the processor, and every software device has the same one."""
+    host = Stopped()
+    before = len(host.daemon.log())
+    statement = "UPDATE meta SET value = ? WHERE name = 'master'"
+    good = host.read("SELECT value FROM meta WHERE name = 'master'")
+    require(good[128 + 8:128 + 8 + 16] == b"vtpm software\0\0\x01", "the software device does not name itself")
+    host.write(statement, good[:128 + 8] + bytes([11, 11, 2, 2, 255, 1]) + bytes(10) + good[128 + 8 + 16:])
+    host.refused_daemon('was made on the device "sgx", and vtpmd runs on "software": set device = sgx')
+    require("step 1" not in host.daemon.log()[before:], "an enclave was made")
+    host.write(statement, good)
+    require(value_of(host.opens(host.instances[0])) == 0, "the store does not open any more")
+
+
+@test
 def an_older_store_as_a_whole_is_refused():
     """S1: the anchor, here a file beside the store, knows that it is not the newest. What happens if that is put back as
     well is in anchor.py.

@@ -321,12 +321,10 @@ static struct err check_device(const struct daemon *d)
     uint8_t *master = NULL;
     size_t size = 0;
     enum device_kind made_on = d->config.device;
-    struct err result = store_read_master(d->store, &master, &size);
-    if (!result.code && size >= BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE)
+    struct err found = store_read_master(d->store, &master, &size); /* what is wrong with it is told later */
+    if (!found.code && size >= BLOB_HEADER_SIZE + BLOB_KEYREQUEST_SIZE)
         made_on = device_kind_of(master + BLOB_HEADER_SIZE + offsetof(struct sgx_keyrequest, CPUSVN));
     free(master);
-    if (result.code == ERR_STATE_MISSING) return FAIL(STORE_MISSING);
-    TRY(result);
     if (made_on == d->config.device) return OK;
     log_line(LOG_LEVEL_ERROR,
              "the store in %s was made on the device \"%s\", and vtpmd runs on \"%s\": set device = %s, or bring the "
