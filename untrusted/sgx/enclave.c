@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "untrusted/host/log.h"
+
 struct enclave {
     struct device *device;
     uint64_t tcs_offset;
@@ -64,6 +66,11 @@ struct err enclave_call(struct enclave *enclave, struct span input, uint8_t *out
     };
     ENSURE(!enclave->dead, ENCLAVE_DEAD);
     TRY(enclave->device->ops->enter(enclave->device, enclave->tcs_offset, &run));
+    if (run.function == SGX_EENTER)
+        log_line(LOG_LEVEL_ERROR,
+                 "EENTER failed, vector %u, error code %#x: the enclave is not there any more, as after the host was "
+                 "suspended",
+                 run.exception_vector, run.exception_error_code);
     if (run.function != SGX_EEXIT) {
         enclave->dead = true;
         enclave->fault_vector = run.exception_vector;

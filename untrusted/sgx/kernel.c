@@ -248,8 +248,10 @@ static struct err map_segments(const struct kernel *k)
         void *mapped = mmap((void *)(k->secs.BASEADDR + segment->offset), segment->size, protection_of(segment),
                             MAP_SHARED | MAP_FIXED, k->fd, 0);
         if (mapped != MAP_FAILED) continue;
-        if (errno == EACCES && personality(0xFFFFFFFF) & READ_IMPLIES_EXEC) return FAIL(SGX_PERSONALITY);
-        return meaning_of(map_meanings, errno);
+        int error = errno;
+        int flags = personality(0xFFFFFFFF); /* a sandbox may refuse to say */
+        if (error == EACCES && flags >= 0 && flags & READ_IMPLIES_EXEC) return FAIL(SGX_PERSONALITY);
+        return meaning_of(map_meanings, error);
     }
     ENSURE(madvise((void *)k->secs.BASEADDR, k->secs.SIZE, MADV_DONTFORK) == 0, SYSTEM);
     return OK;

@@ -10,10 +10,12 @@
 
 #include "tests/fakes/fake_sgx.h"
 #include "tests/unit/sgx/sample.h"
+#include "untrusted/cli/signature.h"
 #include "untrusted/sgx/elrange.h"
 #include "untrusted/sgx/image.h"
 #include "untrusted/sgx/kernel.h"
 #include "untrusted/sgx/kernel_gate.h"
+#include "untrusted/sgx/measure.h"
 
 #define RW UINT64_C(0x203)
 
@@ -250,6 +252,33 @@ static void init_has_its_rules(void **state)
     assert_int_equal(add(&page, NULL), -EINVAL);
 }
 
+/*
+ * Signed and measured as it is, but nothing lies where the TCS has its SSA frames. A processor would find out at EENTER;
+ * vtpm-cpu, which is the processor here, does so before.
+ */
+static void thread_without_its_ssa_frames_is_refused(void **state)
+{
+    (void)state;
+    struct measurement *m = NULL;
+    struct sgx_sigstruct sigstruct;
+    struct identity identity = {.attributes = {.FLAGS = SGX_FLAGS_MODE64BIT, .XFRM = 3}};
+    const struct addition tcs = {
+        .src = SAMPLE_TCS_FILE, .offset = SAMPLE_TCS_OFFSET, .length = 4096, .secinfo_flags = SGX_SECINFO_TCS};
+    EVP_PKEY *key = sample_key();
+    assert_ok(measurement_create(image.ssaframesize, SAMPLE_ELRANGE, &m));
+    assert_ok(measurement_add(m, SAMPLE_TCS_OFFSET, SGX_SECINFO_TCS));
+    assert_ok(measurement_extend_page(m, SAMPLE_TCS_OFFSET, file + SAMPLE_TCS_FILE));
+    assert_ok(measurement_finish(m, identity.mrenclave));
+    measurement_close(&m);
+    signature_prepare(&identity, &sigstruct);
+    assert_ok(signature_sign(&sigstruct, key));
+    EVP_PKEY_free(key);
+    assert_int_equal(create_with(NULL), 0);
+    assert_int_equal(add(&tcs, NULL), 0);
+    assert_int_equal(init_with(&sigstruct), -EPERM);
+    assert_memory_equal(fake_sgx_seen.mrenclave, identity.mrenclave, SGX_HASH_SIZE);
+}
+
 static void one_ioctl_at_a_time(void **state)
 {
     (void)state;
@@ -350,6 +379,7 @@ int main(void)
         TEST(bad_source_is_efault),
         TEST(count_says_how_far_it_came),
         TEST(init_has_its_rules),
+        TEST(thread_without_its_ssa_frames_is_refused),
         TEST(one_ioctl_at_a_time),
         TEST(other_ioctls_are_refused),
         TEST(no_page_is_mapped_with_more_than_it_was_added_with),
