@@ -298,7 +298,7 @@ class Daemon:
         config = self.configure(settings)
         self.arguments = [
             executable or program("vtpmd"), "--config", config, "--state-dir", self.state, "--run-dir", self.run,
-            "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
+            "--device", "software", "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
             "--instance-program", instance_program or program("vtpm-instance")]
         self.arguments += ["--user", USER] if AS_ROOT and before_exec is None else []
         self.arguments += ["--ordinary-memory"] if ordinary_memory or not SECRET_MEMORY else []

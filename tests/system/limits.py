@@ -6,11 +6,12 @@ import pwd
 import resource
 import shutil
 import socket
+import subprocess
 
 from attack import SYS_PIDFD_GETFD, libc
 from harness import (AS_ROOT, BUILD, USER, Daemon, children_of, need_root, need_secret_memory, new_directory, program,
                      wait_for)
-from tap import require, run, test
+from tap import Skip, require, run, test
 
 EIGHT_MIB = 8 << 20  # what Debian gives a service that asks for nothing
 NV_INDEX = 0x01800050
@@ -64,6 +65,42 @@ def unprivileged_daemon(limit=None):
     daemon.init()
     daemon.start()
     return daemon
+
+
+def ends_with(*arguments):
+    """What vtpmd says that was started by itself, and its exit status."""
+    daemon = Daemon(init=False)
+    line = [word for word in daemon.arguments if word not in ("--device", "software")]
+    result = subprocess.run([*line, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return result.returncode, result.stderr
+
+
+@test
+def sgx_is_not_replaced_by_software_where_it_was_asked_for():
+    if os.path.exists("/dev/sgx_enclave"):
+        raise Skip("this machine has an SGX device")
+    status, said = ends_with("--init", "--device", "sgx")
+    require(status == 1, f"it ended with {status}")
+    require("the SGX device /dev/sgx_enclave: there is no SGX device" in said, f"it says: {said}")
+    status, said = ends_with("--init", "--device", "hardware")
+    require(status == 2 and "this wants auto, sgx or software, not: hardware" in said, f"it says: {said}")
+
+
+@test
+def an_instance_is_told_the_device_of_its_manager():
+    instance = Daemon().create("told")
+    with open(f"/proc/{instance.keeper()}/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    require(words[words.index(b"--device") + 1] == b"software", f"it was started with {words}")
+
+
+@test
+def auto_takes_the_software_device_where_there_is_no_sgx_and_says_so():
+    if os.path.exists("/dev/sgx_enclave"):
+        raise Skip("this machine has an SGX device")
+    status, said = ends_with("--init")
+    require(status == 0, f"it ended with {status}: {said}")
+    require("device: software, as sgx does not work here: there is no SGX device" in said, f"it says: {said}")
 
 
 @test

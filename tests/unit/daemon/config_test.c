@@ -88,12 +88,14 @@ static void the_file_is_read(void **state)
     (void)state;
     struct config config = {0};
     assert_ok(load("# all of it\n\n  state-dir = /a/b c  \nrun-dir=/r\ncpu = /c\nmanager-image = /m\n"
+                   "device = software\n"
                    "instance-image = /i\ninstance-program = /p\nuser = vtpm\nadmin-group = adm\n"
                    "commit-timeout = 7\nrebuild = manual\nordinary-memory = yes",
                    NULL, 0, &config));
     assert_string_equal(config.state_dir, "/a/b c");
     assert_string_equal(config.run_dir, "/r");
     assert_string_equal(config.cpu, "/c");
+    assert_int_equal(config.device, DEVICE_SOFTWARE);
     assert_string_equal(config.manager_image, "/m");
     assert_string_equal(config.instance_image, "/i");
     assert_string_equal(config.instance_program, "/p");
@@ -133,6 +135,7 @@ static void options_go_before_the_file(void **state)
     assert_ok(load("state-dir = /f\nrun-dir = /r\n", options, 4, &config));
     assert_string_equal(config.state_dir, "/o");
     assert_string_equal(config.run_dir, "/r");
+    assert_int_equal(config.device, DEVICE_AUTO);
     assert_true(config.init);
     assert_true(config.ordinary_memory);
     config_free(&config);
@@ -146,6 +149,7 @@ static void errors_name_the_line(void **state)
     assert_complaint("\nrun-dir /r\n", "2", "key = value");
     assert_complaint("run-dir =\n", "1", "no value");
     assert_complaint("state-dir = here\n", "1", "here");
+    assert_complaint("device = hardware\n", "1", "auto, sgx or software");
     assert_complaint("\n\ncommit-timeout = 0\n", "3", "3600");
     assert_complaint("commit-timeout = 5x\n", "1", "3600");
     assert_complaint("commit-timeout = -1\n", "1", "3600");

@@ -44,6 +44,7 @@ static void the_least_that_is_needed(void **state)
     assert_string_equal(options.daemon, "/d");
     assert_int_equal(options.commit_timeout, 20);
     assert_false(options.ordinary_memory);
+    assert_int_equal(options.device, DEVICE_AUTO);
     assert_false(options.rebuilt);
     assert_null(options.user);
 }
@@ -135,6 +136,16 @@ static void contradictions_are_refused(void **state)
     bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm"));
 }
 
+static void the_device_is_named(void **state)
+{
+    (void)state;
+    struct options options = good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--device=sgx"));
+    assert_int_equal(options.device, DEVICE_SGX);
+    options = good(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--device=software"));
+    assert_int_equal(options.device, DEVICE_SOFTWARE);
+    bad(WORDS("--daemon=/d", "--id=" UUID, "--swtpm=tcp:1", "--device=hardware"));
+}
+
 static void a_commit_timeout_is_1_to_3600_seconds(void **state)
 {
     (void)state;
@@ -195,6 +206,7 @@ static void descriptors_may_be_served(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_device_is_named),
         cmocka_unit_test(descriptors_may_be_served),
         cmocka_unit_test(the_least_that_is_needed),
         cmocka_unit_test(an_address_makes_two_endpoints_of_one_channel),
