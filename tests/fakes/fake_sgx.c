@@ -33,6 +33,8 @@ struct enclave {
     uint8_t *pages;       /* for each page of ELRANGE: what was added */
     uint8_t *mapped;      /* and with which protection it is mapped; PAGE_THERE if it is */
     struct device *inner; /* which runs it */
+    struct device *(*make_inner)(void *ctx);
+    void *make_inner_ctx;
 };
 
 struct fake_sgx_faults fake_sgx_faults;
@@ -96,6 +98,8 @@ static int64_t do_open(void)
         e->fd = memfd_create("fake-sgx", MFD_CLOEXEC);
         if (e->fd < 0) return -errno;
         e->open = true;
+        e->make_inner = make_inner;
+        e->make_inner_ctx = make_inner_ctx;
         fake_sgx_seen.opened++;
         return e->fd;
     }
@@ -387,7 +391,7 @@ static int echo(struct device_run *registers, struct sgx_enclave_run *run)
 
 static int run_inner(struct enclave *e, struct device_run *registers, struct sgx_enclave_run *run)
 {
-    if (!e->inner) e->inner = make_inner(make_inner_ctx);
+    if (!e->inner) e->inner = e->make_inner(e->make_inner_ctx);
     struct err result = e->inner->ops->enter(e->inner, run->tcs - e->processor.secs.BASEADDR, registers);
     if (result.code) return excepted(run, SGX_EENTER, VECTOR_GP, 0, 0);
     run->function = registers->function;
@@ -410,5 +414,5 @@ int fake_sgx_entered(struct device_run *registers, struct sgx_enclave_run *run, 
     if (!(e->pages[page] & PAGE_TCS)) return excepted(run, SGX_EENTER, VECTOR_PF, 0x8007, run->tcs);
     if ((e->mapped[page] & 7) != (PROT_READ | PROT_WRITE)) return excepted(run, SGX_EENTER, VECTOR_PF, 7, run->tcs);
     if (!e->initialised) return excepted(run, SGX_EENTER, VECTOR_GP, 0, 0);
-    return make_inner ? run_inner(e, registers, run) : echo(registers, run);
+    return e->make_inner ? run_inner(e, registers, run) : echo(registers, run);
 }

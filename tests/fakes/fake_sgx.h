@@ -43,7 +43,10 @@ void fake_sgx_watch(struct device *device);
 /* Runs body(ctx) with its system calls going to the driver. */
 void fake_sgx_watched(void (*body)(void *ctx), void *ctx);
 
-/* Where the enclave is run that is entered: make() is asked for it once, outside of any system call. */
+/*
+ * Where enclaves are run whose descriptor is opened after this: make() is asked for it at the first entry, outside of any
+ * system call. NULL: nowhere, there is an echo.
+ */
 void fake_sgx_run_on(struct device *(*make)(void *ctx), void *ctx);
 
 /* What the vDSO would have: fake_sgx_gate.S, which spoils every register that the real one does not keep. */

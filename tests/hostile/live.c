@@ -20,7 +20,9 @@
 
 #include "abi/manager.h"
 #include "base/bytes.h"
+#include "tests/fakes/fake_sgx.h"
 #include "untrusted/sgx/cpu_client.h"
+#include "untrusted/sgx/kernel.h"
 #include "untrusted/sgx/software.h"
 
 #define START_TRIES 500
@@ -29,6 +31,7 @@
 uint8_t live_input[CALL_INPUT_MAX] __attribute__((aligned(4096)));
 uint8_t live_output[CALL_OUTPUT_MAX] __attribute__((aligned(4096)));
 struct live live_of_group;
+bool live_is_sgx;
 
 static struct crypto crypto;
 
@@ -90,7 +93,7 @@ static void load_image(int cpu, const char *name, struct live_program *out)
     }
 }
 
-static void open_program(const struct live *live, const char *name, struct live_program *program)
+static int connect_cpu(const struct live *live)
 {
     int cpu = -1;
     struct err err = FAIL(CPU_UNREACHABLE);
@@ -99,9 +102,63 @@ static void open_program(const struct live *live, const char *name, struct live_
         if (err.code) usleep(START_PAUSE);
     }
     must(err);
-    if (program->image_fd == 0) load_image(cpu, name, program);
-    struct software_options options = {.cpu_fd = cpu, .image_fd = program->image_fd};
-    must(software_device_open(&options, &program->image, &program->device));
+    return cpu;
+}
+
+static void connect_kernel(void *fd)
+{
+    must(kernel_connect(fd));
+}
+
+/* Behind the driver of the tests' own. */
+static struct device *inner_device(void *ctx)
+{
+    const struct live_program *program = ctx;
+    const struct image *image = &program->image;
+    struct software_options options = {.cpu_fd = connect_cpu(&live_of_group), .image_fd = program->image_fd};
+    struct device *device = NULL;
+    struct sgx_secs secs;
+    uint32_t signature = 0;
+    must(software_device_open(&options, image, &device));
+    must(image_select_signature(image, device->xfrm, &signature));
+    image_secs(image, signature, 0, &secs);
+    must(device->ops->create(device, &secs));
+    for (uint32_t i = 0; i < image->segment_count; i++) {
+        const struct image_segment *segment = &image->segments[i];
+        const struct device_pages pages = {.offset = segment->offset,
+                                           .length = segment->size,
+                                           .file_offset = segment->file_offset,
+                                           .secinfo = {.FLAGS = segment->secinfo_flags},
+                                           .measured = segment->measured,
+                                           .public = segment->public};
+        must(device->ops->add_pages(device, &pages));
+    }
+    must(device->ops->init(device, &image->signatures[signature]));
+    return device;
+}
+
+static void open_device(const struct live *live, struct live_program *program)
+{
+    if (!live_is_sgx) {
+        struct software_options options = {.cpu_fd = connect_cpu(live), .image_fd = program->image_fd};
+        must(software_device_open(&options, &program->image, &program->device));
+        return;
+    }
+    int fd = -1;
+    fake_sgx_run_on(inner_device, program);
+    fake_sgx_watched(connect_kernel, &fd);
+    must(kernel_device_open(fd, &program->image, &program->device));
+    fake_sgx_watch(program->device);
+}
+
+static void open_program(const struct live *live, const char *name, struct live_program *program)
+{
+    if (program->image_fd == 0) {
+        int cpu = connect_cpu(live);
+        load_image(cpu, name, program);
+        close(cpu);
+    }
+    open_device(live, program);
     must(enclave_open(program->device, &program->image, &program->enclave));
 }
 

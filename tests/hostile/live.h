@@ -1,6 +1,7 @@
 /*
- * The real images, manager and instance, on the real software device with a vtpm-cpu of its own, for tests that play
- * their host: vtpmd, worker and front-end in one. A failure to get there fails the test.
+ * The real images, manager and instance, on one of the two devices with a vtpm-cpu of its own (the kernel's device with
+ * the driver of tests/fakes/fake_sgx.h), for tests that play their host: vtpmd, worker and front-end in one. A failure to
+ * get there fails the test.
  */
 #pragma once
 
@@ -50,6 +51,8 @@ struct live {
     size_t record_size;
     uint8_t record[RECORD_OVERHEAD + K2_MESSAGE_MAX]; /* the newest that came for the front-end */
 };
+
+extern bool live_is_sgx; /* on the kernel's device */
 
 /* Starts vtpm-cpu, loads BUILD_DIR/enclave/{manager,instance}.sgx, starts a manager with one instance. */
 void live_open(struct live *live);

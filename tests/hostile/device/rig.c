@@ -149,10 +149,10 @@ static struct err kernel_device(struct rig *rig, struct device **out_device)
     unmap_image(&rig->shown);
     rig->shown = rig->image;
     rig->shown.file = map_image(rig);
+    fake_sgx_run_on(inner_device, rig);
     fake_sgx_watched(connect_kernel, &fd);
     TRY(kernel_device_open(fd, &rig->shown, out_device));
     fake_sgx_watch(*out_device);
-    fake_sgx_run_on(inner_device, rig);
     return OK;
 }
 

@@ -1,6 +1,6 @@
 /*
  * The host lies at the call boundary: every pointer and length (B1), buffers that change while they are read (B2),
- * modes and registers at entry (B3), random records (B4). Against the real image on the software device.
+ * modes and registers at entry (B3), random records (B4). Against the real image, on both devices.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -504,8 +504,9 @@ static int set_up(void **state)
     return live_set_up(state);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    live_is_sgx = argc > 1 && strcmp(argv[1], "sgx") == 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(b1_input_pointers_are_refused),
         cmocka_unit_test(b1_output_pointers_are_refused_and_nothing_is_written),
