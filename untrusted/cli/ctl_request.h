@@ -21,7 +21,7 @@ struct ctl_request {
     const char *listen[CTL_LISTEN_MAX];
     size_t listen_count;
     struct swtpm_options from;
-    const char *since_text, *timeout_text;
+    const char *device, *since_text, *timeout_text;
     json_int_t since;
     unsigned timeout; /* seconds; 0: the command's own */
     bool json, no_start, deleted, declare_dead, all, force, has_since, list, remove, operator, incoming, mark;

@@ -14,8 +14,7 @@ struct line {
 #define TEXT_WIDTH    75
 #define SHORT_VALUE   16 /* hexadecimal digits; --json has all of them */
 
-/* Sentences are broken between words; a word that is longer, such as a path, stays whole. */
-static void print_line(const char *caption, const char *text, FILE *out)
+void ctl_show_line(const char *caption, const char *text, FILE *out)
 {
     while (strlen(text) > TEXT_WIDTH) {
         const char *blank = memrchr(text, ' ', TEXT_WIDTH + 1);
@@ -31,7 +30,7 @@ static void print_line(const char *caption, const char *text, FILE *out)
 static void print_lines(const struct line *lines, size_t count, const json_t *object, FILE *out)
 {
     for (size_t i = 0; i < count; i++)
-        print_line(lines[i].caption, shown_member(object, lines[i].path).text, out);
+        ctl_show_line(lines[i].caption, shown_member(object, lines[i].path).text, out);
 }
 
 static bool is_text(const json_t *object, const char *name, const char *text)
@@ -65,24 +64,25 @@ void ctl_show_instance(const json_t *instance, FILE *out)
     };
     print_lines(first, sizeof first / sizeof *first, instance, out);
     bool by_operator = is_text(instance, "owner", "operator");
-    print_line("owner",
-               by_operator ? "operator (no key: whoever may use vtpmctl may delete or revert it)"
-                           : shown_member(instance, "owner").text,
-               out);
+    ctl_show_line("owner",
+                  by_operator ? "operator (no key: whoever may use vtpmctl may delete or revert it)"
+                              : shown_member(instance, "owner").text,
+                  out);
     bool named = json_is_null(json_object_get(instance, "front-key"));
-    print_line("front-end key", named ? "named by vtpmd at each start" : shown_member(instance, "front-key").text, out);
+    ctl_show_line("front-end key", named ? "named by vtpmd at each start" : shown_member(instance, "front-key").text,
+                  out);
     print_lines(second, sizeof second / sizeof *second, instance, out);
-    print_line("created", shown_time(json_object_get(instance, "created")).text, out);
+    ctl_show_line("created", shown_time(json_object_get(instance, "created")).text, out);
     const json_t *listen = json_object_get(instance, "listen");
     if (json_is_true(json_object_get(instance, "held")))
-        print_line("listens at", "sockets of the swtpm that holds it", out);
+        ctl_show_line("listens at", "sockets of the swtpm that holds it", out);
     for (size_t i = 0; i < json_array_size(listen); i++)
         if (json_is_string(json_array_get(listen, i)))
-            print_line("listens at", shown_text(json_string_value(json_array_get(listen, i))).text, out);
+            ctl_show_line("listens at", shown_text(json_string_value(json_array_get(listen, i))).text, out);
     const json_t *incoming = json_object_get(json_object_get(instance, "incoming"), "listen");
     for (size_t i = 0; i < json_array_size(incoming); i++)
         if (json_is_string(json_array_get(incoming, i)))
-            print_line("incoming at", shown_text(json_string_value(json_array_get(incoming, i))).text, out);
+            ctl_show_line("incoming at", shown_text(json_string_value(json_array_get(incoming, i))).text, out);
 }
 
 /* The columns of a list; the first is the label's, as wide as the longest one. */
@@ -154,10 +154,10 @@ void ctl_show_status(const json_t *status, FILE *out)
     print_lines(first, sizeof first / sizeof *first, status, out);
     struct shown value = shown_member(status, "anchor-value");
     value.text[SHORT_VALUE] = 0;
-    print_line("anchor's value", value.text, out);
+    ctl_show_line("anchor's value", value.text, out);
     print_lines(second, sizeof second / sizeof *second, status, out);
     /* Acts are the operator's unless an instance names an owner: that is said for each, not for the daemon. */
-    print_line("owner", "of each instance: vtpmctl show", out);
+    ctl_show_line("owner", "of each instance: vtpmctl show", out);
 }
 
 void ctl_show_event(const json_t *event, FILE *out)

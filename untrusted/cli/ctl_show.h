@@ -6,6 +6,8 @@
 
 #include <jansson.h>
 
+/* Sentences are broken between words; a word that is longer, such as a path, stays whole. */
+void ctl_show_line(const char *caption, const char *text, FILE *out);
 void ctl_show_instance(const json_t *instance, FILE *out);
 /* A table, as wide as its labels want; 92 columns with labels of 16. */
 void ctl_show_list(const json_t *instances, FILE *out);

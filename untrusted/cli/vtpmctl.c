@@ -1,5 +1,6 @@
 /*
- * vtpmctl: the operator's and the owner's tool; a client of vtpmd's admin socket (docs/admin-api.md) and nothing more.
+ * vtpmctl: the operator's and the owner's tool; a client of vtpmd's admin socket (docs/admin-api.md), but for doctor, which
+ * looks at the machine.
  *
  * Guarantees: what the daemon sends is checked before it is shown, and steers no terminal; with --json the API's answer
  * is printed as one JSON document; an owner's key signs what this program built itself (ctl_act.h) and nothing else.
@@ -10,10 +11,12 @@
 #include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "untrusted/cli/ctl_doctor.h"
 #include "untrusted/cli/ctl_enclave.h"
 #include "untrusted/cli/ctl_key.h"
 #include "untrusted/cli/ctl_owner.h"
@@ -376,6 +379,7 @@ enum option_number {
     OUT,
     INCOMING,
     MARK,
+    DEVICE,
     HELP,
     VERSION,
     OPTION_COUNT
@@ -412,12 +416,13 @@ static const struct option long_options[] = {
     {"out", required_argument, NULL, OUT},
     {"incoming", no_argument, NULL, INCOMING},
     {"mark", no_argument, NULL, MARK},
+    {"device", required_argument, NULL, DEVICE},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
 };
 
-#define BIT(option) (1u << (option))
+#define BIT(option) (UINT64_C(1) << (option))
 #define EVERYWHERE  (BIT(SOCKET) | BIT(JSON) | BIT(TIMEOUT))
 
 #define SIGNED      (BIT(OWNER_KEY) | BIT(SIGNATURE))
@@ -426,7 +431,7 @@ static const struct command {
     const char *name;
     const char *words[CTL_WORDS_MAX]; /* what each argument is; NULL: no more */
     unsigned needed;                  /* of them */
-    unsigned options;                 /* besides those that every command takes */
+    uint64_t options;                 /* besides those that every command takes */
     bool offline;                     /* it connects by itself, if at all */
     struct err (*run)(struct ctl_request *request, struct explanation *why);
 } commands[] = {
@@ -460,6 +465,7 @@ static const struct command {
     {"version", {0}, 0, 0, false, run_version},
     {"store check", {"file"}, 0, BIT(STATE_DIR), true, run_store_check},
     {"store backup", {"file"}, 1, BIT(FORCE) | BIT(STATE_DIR), true, run_store_backup},
+    {"doctor", {0}, 0, BIT(DEVICE), true, ctl_doctor_run},
 };
 
 static const char usage[] =
@@ -487,6 +493,7 @@ static const char usage[] =
     "  version\n"
     "  store check [FILE] [--state-dir DIR]\n"
     "  store backup FILE [--force] [--state-dir DIR]\n"
+    "  doctor [--device auto|sgx|software]\n"
     "INSTANCE is a label or an id; SIGNED is --owner-key KEY.pem or --signature FILE. See vtpmctl(1).\n";
 
 static struct err take_option(int option, const char *argument, struct ctl_request *request, struct explanation *why)
@@ -510,6 +517,7 @@ static struct err take_option(int option, const char *argument, struct ctl_reque
         [SET] = &request->set,
         [SIGNATURE] = &request->signature,
         [OUT] = &request->out,
+        [DEVICE] = &request->device,
     };
     bool *const flags[OPTION_COUNT] = {
         [JSON] = &request->json,
@@ -573,7 +581,7 @@ static const struct command *find_command(const char *name, const char *second, 
     return NULL;
 }
 
-static struct err check_use(const struct command *command, unsigned seen, const struct ctl_request *request,
+static struct err check_use(const struct command *command, uint64_t seen, const struct ctl_request *request,
                             struct explanation *why)
 {
     for (unsigned i = 0; i < OPTION_COUNT; i++)
@@ -600,7 +608,7 @@ static struct err parse_arguments(int argc, char **argv, struct ctl_request *req
                                   const struct command **out_command, const char **out_information,
                                   struct explanation *why)
 {
-    unsigned seen = 0;
+    uint64_t seen = 0;
     int option = 0;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {

@@ -402,6 +402,8 @@ def wrong_command_lines_are_refused_without_a_daemon(place):
             (["--frob", "list"], "--frob: unknown option"), (["create", "a", "--owner"], "a value is missing"),
             (["events", "--since", "-1"], "not a number"), (["--timeout", "0", "list"], "not a number"),
             (["create", "a"] + ["--listen", "front"] * 17, "more than 16 times"),
+            (["doctor", "--device", "fast"], "auto, sgx or software"), (["doctor", "web1"], "takes no"),
+            (["list", "--device", "sgx"], "does not take --device"),
             (["--socket", "x" * 200, "list"], "longer than")):
         place.fails(*arguments, status=2, saying=saying)
 
@@ -1036,13 +1038,14 @@ def bash_completes_commands_and_options(place):
     tap.require(complete(place, "create", "web1", "--o") == ["--owner"], "options")
     tap.require(complete(place, "--socket", "list", "del") == ["delete"], "an option's value is not the command")
     tap.require(complete(place, "delete", "web1", "--f") == ["--force"], "options of delete")
+    tap.require(complete(place, "doctor", "--device", "s") == ["sgx", "software"], "kinds of device")
 
 
 @test
 def bash_completes_every_command_and_option_that_there_is(place):
     usage = place.succeeds("--help")
     commands = re.findall(r"^  ((?:store )?[a-z-]+)", usage, re.MULTILINE)
-    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 19,
+    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 20,
                 f"commands: {complete(place, '')}")
     for command in commands:
         for line in usage.splitlines():
