@@ -1,6 +1,6 @@
 /*
  * vtpmctl: the operator's and the owner's tool; a client of vtpmd's admin socket (docs/admin-api.md), but for doctor, which
- * looks at the machine.
+ * looks at the machine, and selftest, which brings a vtpmd of its own.
  *
  * Guarantees: what the daemon sends is checked before it is shown, and steers no terminal; with --json the API's answer
  * is printed as one JSON document; an owner's key signs what this program built itself (ctl_act.h) and nothing else.
@@ -21,6 +21,7 @@
 #include "untrusted/cli/ctl_key.h"
 #include "untrusted/cli/ctl_owner.h"
 #include "untrusted/cli/ctl_request.h"
+#include "untrusted/cli/ctl_selftest.h"
 #include "untrusted/cli/ctl_show.h"
 #include "untrusted/cli/ctl_snapshot.h"
 #include "untrusted/cli/ctl_store.h"
@@ -466,6 +467,7 @@ static const struct command {
     {"store check", {"file"}, 0, BIT(STATE_DIR), true, run_store_check},
     {"store backup", {"file"}, 1, BIT(FORCE) | BIT(STATE_DIR), true, run_store_backup},
     {"doctor", {0}, 0, BIT(DEVICE), true, ctl_doctor_run},
+    {"selftest", {0}, 0, BIT(DEVICE), true, ctl_selftest_run},
 };
 
 static const char usage[] =
@@ -494,6 +496,7 @@ static const char usage[] =
     "  store check [FILE] [--state-dir DIR]\n"
     "  store backup FILE [--force] [--state-dir DIR]\n"
     "  doctor [--device auto|sgx|software]\n"
+    "  selftest [--device auto|sgx|software]\n"
     "INSTANCE is a label or an id; SIGNED is --owner-key KEY.pem or --signature FILE. See vtpmctl(1).\n";
 
 static struct err take_option(int option, const char *argument, struct ctl_request *request, struct explanation *why)
