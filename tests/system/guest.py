@@ -5,17 +5,18 @@ says; what it seals to them comes out again after a reset, and after another sta
 
 import functools
 import hashlib
+import json
 import os
 import re
 import subprocess
 
 import eventlog
 from harness import new_directory
-from machine import COMMAND_LINE, Host, initramfs
+from machine import COMMAND_LINE, SECRET_MEMORY, Host, initramfs
 from tap import require, run, test
 
 KEY = "0x81000010"
-OTHER_COMMAND_LINE = COMMAND_LINE + " single"
+OTHER_COMMAND_LINE = COMMAND_LINE.replace(SECRET_MEMORY, "") + " single"
 POLICY_FAIL = "0x99d"
 IMA_PCR = 10  # the kernel's own log has it, not the firmware's
 
@@ -45,6 +46,15 @@ def banks_of(guest):
         if value:
             values[int(value[1])] = bytes.fromhex(value[2])
     return banks
+
+
+def doctors_checks(guest):
+    """What vtpmctl doctor finds there. QEMU's own processor runs no enclave, so that is a problem, and the status says so."""
+    checks = {check["check"]: check for check in json.loads(guest.run("vtpmctl doctor --json 2>/dev/null", fails=True))["checks"]}
+    require("no SGX" in checks["SGX"]["found"] and "QEMU" in checks["SGX"]["do"], f"the guest's doctor says {checks['SGX']}")
+    require(checks["SGX"]["verdict"] == "note" and checks["kernel"]["verdict"] == "ok", f"the guest's doctor says {checks}")
+    require("it lacks" in checks["processor"]["found"] and "XSAVEC" in checks["processor"]["found"], f"{checks['processor']}")
+    return checks
 
 
 def agrees(boot):
@@ -144,6 +154,15 @@ def the_log_has_the_initramfs_and_the_command_line_that_qemu_was_given():
 
 
 @test
+def the_doctor_finds_secret_memory_in_it_and_no_processor_for_enclaves():
+    guest = crb()[0].machine.guest
+    checks = doctors_checks(guest)
+    require(checks["memfd_secret"]["verdict"] == "ok", f"with {SECRET_MEMORY}, the doctor says {checks['memfd_secret']}")
+    said = guest.run("vtpmctl selftest", fails=True)
+    require("the software device cannot be used here" in said and "FAILED" not in said, f"the selftest says {said}")
+
+
+@test
 def after_a_reset_the_guest_has_its_key_and_what_it_sealed():
     secrets, (host, before) = sealed(), crb()
     host.machine.qmp.execute("system_reset")
@@ -166,6 +185,8 @@ def under_another_command_line_it_has_only_what_is_not_sealed_to_the_boot():
     secrets.unseal(host.machine.guest, "the firmware")
     secrets.unseal(host.machine.guest, "the boot", fails=True)
     secrets.sign(host.machine.guest)
+    secret_memory = doctors_checks(host.machine.guest)["memfd_secret"]
+    require(secret_memory["verdict"] == "problem" and SECRET_MEMORY.strip() in secret_memory["do"], f"{secret_memory}")
     host.machine.end()
 
 

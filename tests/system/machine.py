@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 
-from harness import Daemon, Process, connect_unix, listens, new_directory, wait_for
+from harness import Daemon, Process, connect_unix, listens, new_directory, program, wait_for
 from tap import require
 
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -30,7 +30,8 @@ GUEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bu
 BOOT_TIMEOUT = 120.0
 
 READY = b"the guest is ready\n"
-COMMAND_LINE = "console=ttyS0 quiet"
+SECRET_MEMORY = " secretmem.enable=1"  # Debian's kernel gives none without it
+COMMAND_LINE = "console=ttyS0 quiet" + SECRET_MEMORY
 # In the order in which they need each other.
 MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk", "dm-mod",
            "dm-crypt", "gf128mul", "ecb", "xts"]
@@ -400,6 +401,7 @@ def tools():
     """The path of a file system with the programs and what they load."""
     root, path = (os.path.join(new_directory(), name) for name in ("root", "tools"))
     copied = {f"bin/{name}": shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in PROGRAMS}
+    copied["bin/vtpmctl"] = program("vtpmctl")
     for name in PLUGINS:
         copied[f"lib/x86_64-linux-gnu/{name}"] = os.path.join(LIBRARIES, name)
     for source in list(copied.values()):
