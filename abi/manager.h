@@ -150,6 +150,19 @@ enum manager_verb {
      * or held it last: it may take over what that one exports. Held or stopped only. Nothing is recorded until it does.
      */
     MANAGER_ATTACH_INCOMING = 16,
+    /*
+     * Between the managers of a trust domain (see MEMBER_QUESTION_SIZE): u8 what (enum member_act), u8[7] 0, u8[16] id
+     * (zeros: JOIN). MOVE: ERR_VERB_STATE unless the instance was looked at. CONFIRM: of an instance that came here.
+     * Result: the question.
+     */
+    MANAGER_MEMBER_ASK = 17,
+    /* A question of another manager. Result: the answer. */
+    MANAGER_MEMBER_ANSWER = 18,
+    /*
+     * u8[16] id, then the answer to what was asked last about it. LOOK: nothing is recorded; an ATTACH_INCOMING of the
+     * id is possible now. MOVE: the STORE has the version, and the host adds the state itself. Result: row; none of JOIN.
+     */
+    MANAGER_MEMBER_TAKE = 19,
 };
 
 enum manager_event {
@@ -166,6 +179,8 @@ enum manager_event {
     MANAGER_REDEEMED = 105,
     /* u64 channel, u8[16] id: its TPM was put back to a snapshot of its machine which it had left. */
     MANAGER_SNAPSHOT_LOADED = 106,
+    /* u64 channel, u8[16] id: this one is to take over from another manager's holder: MEMBER_ASK (MOVE), and carry it. */
+    MANAGER_REDEEMING = 107,
 };
 
 enum manager_instance_state {
@@ -174,6 +189,7 @@ enum manager_instance_state {
     MANAGER_ALLOWED = 3, /* a start was asked for; no enclave has been admitted */
     MANAGER_HELD = 4,    /* an enclave was admitted and holds its state */
     MANAGER_DELETED = 5, /* a tombstone */
+    MANAGER_MOVED = 6,   /* to another manager's ledger; a tombstone until it comes home from there */
 };
 
 /* Never changes. An imported instance has no state until one was imported, and no TPM is ever made for it. */
@@ -187,7 +203,7 @@ enum manager_origin {
  * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin (enum
  * manager_origin), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64
  * deaths declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32]
- * holder key, u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of
+ * holder key (moved: u8[16] id of the member that has it now, zeros), u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of
  * the source (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8 family
  * of the TPM (enum peer_family), u8 snapshots (enum peer_snapshots), u32 how often one was loaded
  */
@@ -198,9 +214,10 @@ enum manager_origin {
  * u8[16] trust domain, u8[32] MRENCLAVE of the manager, u8[32] of the instance, u8[32] MRSIGNER of the manager, u8[32]
  * SHA-256 of the release key (zeros: none), u32 security version, u32 slots in use, u32 held, u32 deleted, u64 ledger
  * version (durable and anchored, as the root), u8[32] ledger root, u32 kind of the anchor, u32 its NV index or 0, u8[32]
- * its value, u32 how many of u32 recovery keys bring the domain back (0 of 0: there are none)
+ * its value, u32 how many of u32 recovery keys bring the domain back (0 of 0: there are none), u8[16] id of
+ * this manager among the domain's members
  */
-#define MANAGER_STATUS_SIZE  (16u + 6u * 32u + 8u * 4u + 8u)
+#define MANAGER_STATUS_SIZE  (16u + 6u * 32u + 8u * 4u + 8u + 16u)
 
 /*
  * What the owner signs (Ed25519): "vtpm owner v1\0\0\0" (16 bytes), u16 verb, u16 0, u32 0, u8[16] trust domain, u8[16]
@@ -219,3 +236,38 @@ enum manager_origin {
 #define MANIFEST_LABEL       "vtpm upgrade v1"
 #define MANIFEST_SIGNED_SIZE (16u + 32u + 32u + 8u + 32u)
 #define MANIFEST_SIZE        (MANIFEST_SIGNED_SIZE + 64u)
+
+/*
+ * What the managers of one trust domain say to each other: one question, one answer, each with a REPORT for the other
+ * one, which is an enclave of the same MRENCLAVE. vtpmd carries both, and cannot read what is sealed in the answer.
+ *
+ *   question  u8 what, u8 1 if a candidate takes over (MOVE; else 0), u8 kind of the asker's anchor (enum anchor_kind),
+ *             u8[5] 0, u8[16] trust domain (JOIN: zeros), u8[16] id of the asker among its members, u8[16] id of the
+ *             instance, u64 epoch, u64 start, u64 version (of the row that is asked for; CONFIRM: start of the asker's
+ *             row; else zeros), u8[32] nonce, u8[32] share; then REPORT (432 bytes)
+ *   answer    u8[32] nonce, u8[32] share, REPORT, what is sealed, u8[16] tag
+ *
+ *   REPORTDATA of a question = SHA-512("vtpm member v1" || u8 1 || domain key || the question before its REPORT)
+ *   REPORTDATA of an answer  = SHA-512("vtpm member v1" || u8 2 || domain key || the question before its REPORT
+ *                              || nonce and share of the answer) = t; domain key: zeros for JOIN
+ *   key || IV = HKDF-SHA-256(X25519, salt = t, info = "vtpm member v1"); AES-256-GCM, AAD = t
+ *
+ *   sealed    JOIN     u8[16] trust domain, u8[32] domain key
+ *             LOOK     the row as it is sealed in the ledger, with the root of exports for the root key
+ *             MOVE     the row as it is sealed in the ledger from now on: moved, to the asker
+ *             CONFIRM  nothing
+ *
+ *   domain key  HKDF-SHA-256(master secret, salt = trust domain, info = "vtpm domain"), of the manager that made the domain;
+ *               whoever joins is given it. id of a member: HKDF-SHA-256(its master secret, no salt, info = "vtpm member")
+ */
+enum member_act {
+    MEMBER_JOIN = 1,    /* the asker has no instance yet, and becomes a member */
+    MEMBER_LOOK = 2,    /* the row, and what a candidate needs; decides nothing */
+    MEMBER_MOVE = 3,    /* the row goes to the asker, for good; may be asked again by it, until */
+    MEMBER_CONFIRM = 4, /* its row is anchored, and the root key is erased here */
+};
+
+#define MEMBER_LABEL         "vtpm member v1"
+#define MEMBER_ASKED_SIZE    (8u + 3u * 16u + 3u * 8u + 2u * 32u) /* of a question before its REPORT */
+#define MEMBER_QUESTION_SIZE (MEMBER_ASKED_SIZE + SGX_REPORT_SIZE)
+#define DOMAIN_KEY_SIZE      32u

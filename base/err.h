@@ -135,6 +135,11 @@ struct [[nodiscard]] err {
     X(ANCHOR_REFUSED, 178, "the anchor's TPM refused a command")                                                       \
     X(ANCHOR_IDENTITY, 179, "this is not the TPM or not the NV index that the trust domain was anchored in")           \
     X(ANCHOR_IO, 180, "the anchor could not be read or written")                                                       \
+    /* other managers of the trust domain */                                                                           \
+    X(MOVED, 184, "the instance has moved to another vtpmd of its trust domain, and is started there")                 \
+    X(OTHER_DOMAIN, 185, "the other vtpmd is of another trust domain: nothing goes there (vtpmctl join)")              \
+    X(WEAKER_ANCHOR, 186, "the other vtpmd's anchor is weaker than this one's")                                        \
+    X(NOT_EMPTY, 187, "only a vtpmd that never had an instance, and has no recovery keys, can join a trust domain")    \
     /* the daemon and its store */                                                                                     \
     X(CONFIG, 192, "the configuration file is wrong")                                                                  \
     X(STORE_MISSING, 193, "there is no store here; vtpmd --init makes one, once")                                      \

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "crypto/hkdf.h"
 #include "trusted/runtime/entropy.h"
 
 #define HEAD_LABEL       "vtpm head v1"
@@ -78,9 +79,23 @@ static struct err begin(const struct ledger_owner *owner, struct ledger *out)
     return tree_open(&out->tree);
 }
 
+static struct err derive_membership(struct ledger *ledger)
+{
+    static const char member[] = "vtpm member";
+    static const char domain[] = "vtpm domain";
+    const struct crypto *crypto = ledger->owner.crypto;
+    const struct span master = span_of(ledger->master, sizeof ledger->master);
+    TRY(hkdf_sha256(crypto, master, span_empty(), span_of(member, sizeof member - 1), ledger->member.bytes,
+                    sizeof ledger->member.bytes));
+    if (ledger->joined) return OK;
+    return hkdf_sha256(crypto, master, span_of(ledger->domain.bytes, INSTANCE_ID_SIZE),
+                       span_of(domain, sizeof domain - 1), ledger->domain_key, sizeof ledger->domain_key);
+}
+
 static struct err derive_roots(struct ledger *ledger)
 {
     const struct crypto *crypto = ledger->owner.crypto;
+    TRY(derive_membership(ledger));
     TRY(blob_ledger_root(crypto, ledger->master, ledger->owner.own.MRENCLAVE, ledger->own_root));
     return blob_ledger_root(crypto, ledger->master, ledger->predecessor, ledger->predecessor_root);
 }
@@ -139,6 +154,8 @@ struct err ledger_open(const struct ledger_owner *owner, struct span master, str
     memcpy(out->master, opened.secret, sizeof out->master);
     out->anchor = opened.anchor;
     out->recovery = opened.recovery;
+    out->joined = opened.joined;
+    memcpy(out->domain_key, opened.domain_key, sizeof out->domain_key);
     TRY(derive_roots(out));
     TRY(open_head(out, head, owner->own.MRENCLAVE, out->own_root, &parsed));
     memcpy(out->predecessor, parsed.predecessor, sizeof out->predecessor);
@@ -155,6 +172,8 @@ struct err ledger_inherit(const struct ledger_owner *owner, const struct ledger_
     memcpy(out->master, from->master, sizeof out->master);
     out->anchor = from->anchor;
     out->recovery = from->recovery;
+    out->joined = from->joined;
+    memcpy(out->domain_key, from->domain_key, sizeof out->domain_key);
     memcpy(out->predecessor, from->predecessor, sizeof out->predecessor);
     TRY(derive_roots(out));
     TRY(open_head(out, head, out->predecessor, out->predecessor_root, &parsed));
@@ -182,6 +201,22 @@ struct err ledger_recover(const struct ledger_owner *owner, const struct instanc
     ENSURE(memcmp(parsed.predecessor, none, sizeof none) == 0, LEDGER_OTHER_IMAGE);
     take_head(out, &parsed);
     out->master_pending = out->master_last = true;
+    return OK;
+}
+
+struct err ledger_check_join(const struct ledger *ledger)
+{
+    ENSURE(ledger->table.count == 0 && ledger->recovery.count == 0, NOT_EMPTY);
+    return OK;
+}
+
+struct err ledger_join(struct ledger *ledger, const struct instance_id *domain, const uint8_t key[DOMAIN_KEY_SIZE])
+{
+    TRY(ledger_check_join(ledger));
+    ledger->domain = *domain;
+    ledger->joined = true;
+    memcpy(ledger->domain_key, key, sizeof ledger->domain_key);
+    ledger->master_pending = true;
     return OK;
 }
 
@@ -247,6 +282,28 @@ struct err ledger_change(struct ledger *ledger, struct ledger_row *row)
     enqueue(ledger, row->slot);
     row->store = table_notes(&ledger->table, row->slot)->store;
     return OK;
+}
+
+struct err ledger_check_arrival(const struct ledger *ledger, const struct ledger_row *row)
+{
+    struct ledger_row old DEFER(row_wipe) = {0};
+    if (ledger_find(ledger, &row->id, &old).code) {
+        TRY(ledger_check_label(ledger, row->label));
+        ENSURE(table_has_room(&ledger->table, row), LEDGER_FULL);
+        return OK;
+    }
+    ENSURE(old.state != MANAGER_DELETED, DELETED);
+    ENSURE(old.state == MANAGER_MOVED && old.start < row->start, VERB_STATE);
+    ENSURE(memcmp(old.label, row->label, sizeof old.label) == 0 && old.origin == row->origin, BAD_VALUE);
+    ENSURE(row_has_owner(&old) || !row_has_owner(row) || table_has_room(&ledger->table, row), LEDGER_FULL);
+    return OK;
+}
+
+struct err ledger_take_arrival(struct ledger *ledger, struct ledger_row *row)
+{
+    TRY(ledger_check_arrival(ledger, row));
+    row->start++;
+    return table_find(&ledger->table, &row->id, &row->slot) ? ledger_change(ledger, row) : ledger_add(ledger, row);
 }
 
 static uint32_t take_dirty(struct ledger *ledger)
@@ -404,11 +461,15 @@ static struct err store_head(struct ledger *ledger, struct writer *out)
 static struct err store_master(struct ledger *ledger, struct writer *out)
 {
     if (!ledger->master_pending || (ledger->master_last && ledger->first_dirty)) return write_u32(out, 0);
-    TRY(write_u32(out, MASTER_BLOB_SIZE));
+    uint8_t blob[MASTER_BLOB_MAX];
+    struct writer w = writer_of(blob, sizeof blob);
     struct master master DEFER(master_wipe) = {
-        .domain = ledger->domain, .anchor = ledger->anchor, .recovery = ledger->recovery};
+        .domain = ledger->domain, .anchor = ledger->anchor, .recovery = ledger->recovery, .joined = ledger->joined};
     memcpy(master.secret, ledger->master, sizeof master.secret);
-    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &master, out));
+    memcpy(master.domain_key, ledger->domain_key, sizeof master.domain_key);
+    TRY(master_seal(ledger->owner.crypto, &ledger->owner.own, &master, &w));
+    TRY(write_u32(out, (uint32_t)w.size));
+    TRY(write_span(out, writer_span(&w)));
     ledger->master_pending = false;
     return OK;
 }

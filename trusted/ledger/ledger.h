@@ -16,10 +16,12 @@
 #include "trusted/ledger/tree.h"
 
 #define LEDGER_HEAD_SIZE       (16u + 16u + 8u + 2u * SHA256_SIZE + 4u + 4u + SGX_HASH_SIZE + 32u)
+/* The slot of a row that is in no slot of this ledger. */
+#define LEDGER_ELSEWHERE       UINT32_MAX
 /* A row in MANAGER_EFFECT_STORE, with slot, id, version and size. */
 #define LEDGER_STORED_ROW_SIZE (32u + BLOB_HEADER_SIZE + ROW_SEALED_SIZE + BLOB_TAG_SIZE)
 #define LEDGER_STORE_MAX                                                                                               \
-    (16u + 4u + BLOB_HEADER_SIZE + LEDGER_HEAD_SIZE + BLOB_TAG_SIZE + 4u + MASTER_BLOB_SIZE +                          \
+    (16u + 4u + BLOB_HEADER_SIZE + LEDGER_HEAD_SIZE + BLOB_TAG_SIZE + 4u + MASTER_BLOB_MAX +                           \
      MANAGER_ROWS_PER_STORE * LEDGER_STORED_ROW_SIZE)
 
 _Static_assert(MANAGER_INSTANCES_MAX <= TREE_LEAVES, "every slot is a leaf");
@@ -44,6 +46,9 @@ struct ledger {
     uint8_t master[MASTER_SIZE];
     struct anchor_config anchor; /* sealed with the master secret */
     struct recovery_rule recovery;
+    struct instance_id member;           /* of this ledger in its domain */
+    bool joined;                         /* the domain is another one's: its key was given, and not derived */
+    uint8_t domain_key[DOMAIN_KEY_SIZE]; /* what members know each other by */
     uint32_t security_version;
     bool record_due;                    /* a store is due though no row changed: the start record, or a question */
     bool master_pending;                /* the next store has the master secret too */
@@ -90,6 +95,8 @@ struct ledger_inheritance {
     struct recovery_rule recovery;
     uint8_t value[ANCHOR_VALUE_SIZE];   /* the anchor's with the newest head */
     uint8_t predecessor[SGX_HASH_SIZE]; /* the old manager */
+    bool joined;
+    uint8_t domain_key[DOMAIN_KEY_SIZE]; /* joined */
 };
 
 /* The same with what the old manager gave; head has to be the very one that led to the value. ERR_LEDGER_ROOT. */
@@ -115,6 +122,13 @@ struct err ledger_loaded(struct ledger *ledger);
  */
 struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE], bool *out_behind);
 
+/*
+ * The ledger becomes a member of this domain, with the store that is to be asked for. ERR_NOT_EMPTY: it has had an instance, or recovery keys,
+ * whose holders are others than that domain's.
+ */
+struct err ledger_join(struct ledger *ledger, const struct instance_id *domain, const uint8_t key[DOMAIN_KEY_SIZE]);
+struct err ledger_check_join(const struct ledger *ledger);
+
 /* How many rows there are, stored or not. */
 uint32_t ledger_slots(const struct ledger *ledger);
 /* The row of a slot below that. The caller wipes out. */
@@ -129,6 +143,12 @@ struct err ledger_check_label(const struct ledger *ledger, const char *label);
  * row->store says into which. ERR_LEDGER_FULL, ERR_NO_MEMORY: nothing was changed.
  */
 struct err ledger_add(struct ledger *ledger, struct ledger_row *row);
+/*
+ * A row that comes from another member, one start later than its row there: added, or put in the place of the one that
+ * moved away from here. row->slot says where. ERR_DELETED; ERR_VERB_STATE: it lives here, or what moved away is as new.
+ */
+struct err ledger_check_arrival(const struct ledger *ledger, const struct ledger_row *row);
+struct err ledger_take_arrival(struct ledger *ledger, struct ledger_row *row);
 struct err ledger_change(struct ledger *ledger, struct ledger_row *row);
 
 /*

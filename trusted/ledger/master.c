@@ -59,8 +59,20 @@ struct err master_read_rule(struct reader *r, struct recovery_rule *out)
     return recovery_check_rule(out);
 }
 
+struct err master_write_joined(bool joined, const uint8_t domain_key[DOMAIN_KEY_SIZE], struct writer *out)
+{
+    return joined ? write_bytes(out, domain_key, DOMAIN_KEY_SIZE) : OK;
+}
+
+struct err master_read_joined(struct reader *r, bool *out_joined, uint8_t out_domain_key[DOMAIN_KEY_SIZE])
+{
+    *out_joined = r->left > 0;
+    if (*out_joined) TRY(read_bytes(r, out_domain_key, DOMAIN_KEY_SIZE));
+    return reader_end(r);
+}
+
 struct sealed {
-    uint8_t bytes[MASTER_SEALED_SIZE];
+    uint8_t bytes[MASTER_SEALED_MAX];
 };
 
 static void sealed_wipe(struct sealed *sealed)
@@ -76,6 +88,7 @@ struct err master_seal(const struct crypto *crypto, const struct sgx_report *own
     TRY(write_bytes(&w, master->secret, sizeof master->secret));
     TRY(anchor_config_write(&master->anchor, &w));
     TRY(master_write_rule(&master->recovery, &w));
+    TRY(master_write_joined(master->joined, master->domain_key, &w));
     uint8_t KEYID[32];
     entropy_fill(KEYID, sizeof KEYID);
     struct sgx_keyrequest request = key_request(own->CPUSVN, own->ISVSVN, KEYID);
@@ -119,5 +132,5 @@ struct err master_open(const struct crypto *crypto, const struct sgx_report *own
     TRY(read_bytes(&r, out->secret, sizeof out->secret));
     TRY(anchor_config_parse(&r, &out->anchor));
     TRY(master_read_rule(&r, &out->recovery));
-    return reader_end(&r);
+    return master_read_joined(&r, &out->joined, out->domain_key);
 }

@@ -147,7 +147,7 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     row.reverted = reverted;
     row.family = family;
     row.snapshots = snapshots;
-    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED, BAD_VALUE);
+    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_MOVED, BAD_VALUE);
     ENSURE(origin >= MANAGER_ORIGIN_HERE && origin <= MANAGER_ORIGIN_CLONE, BAD_VALUE);
     ENSURE((origin == MANAGER_ORIGIN_CLONE) == !is_zero(row.source.bytes, sizeof row.source.bytes), BAD_VALUE);
     ENSURE(lockout_heals >= PEER_LOCKOUT_TIME && lockout_heals <= PEER_LOCKOUT_NEVER && reverted <= 1, BAD_VALUE);
@@ -158,6 +158,7 @@ struct err row_parse_sealed(struct span plaintext, struct ledger_row *out)
     ENSURE(has_owner == row_has_owner(&row) && has_front_key == row_has_front_key(&row), BAD_VALUE);
     ENSURE(row_check_label(row.label).code == ERR_NONE, BAD_VALUE);
     ENSURE(state != MANAGER_DELETED || has_no_keys(&row), BAD_VALUE);
+    ENSURE(state != MANAGER_MOVED || !is_zero(row.holder, sizeof row.holder), BAD_VALUE);
     *out = row;
     return OK;
 }

@@ -30,10 +30,10 @@ struct ledger_row {
     uint8_t digest[SHA256_SIZE];           /* of the newest sealed state */
     uint8_t owner[ED25519_PUBLIC_SIZE];    /* zeros: none */
     uint8_t front_key[X25519_SIZE];        /* enrolled; zeros: none */
-    uint8_t holder[ED25519_PUBLIC_SIZE];   /* zeros: none */
+    uint8_t holder[ED25519_PUBLIC_SIZE];   /* zeros: none; moved: the member that has it, as on K1 */
     uint8_t sealed_by[SGX_HASH_SIZE];      /* MRENCLAVE of the manager under which the newest state was sealed */
     uint8_t provisioned_by[SGX_HASH_SIZE]; /* the same of the one that admitted the holder */
-    uint8_t root_key[BLOB_ROOT_SIZE];      /* zeros once deleted */
+    uint8_t root_key[BLOB_ROOT_SIZE];      /* zeros once deleted, or once the member that has it has said so */
     uint8_t suspended[SHA256_SIZE];        /* of the sealed volatile state that the next start resumes; zeros: none */
     uint8_t floors[PEER_FLOORS_SIZE];      /* of the newest state that an instance committed */
     struct instance_id source;             /* of a clone; else zeros */

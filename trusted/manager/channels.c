@@ -14,6 +14,7 @@ enum channel_step {
     STEP_CHALLENGED,
     STEP_ADMITTING, /* its start waits for its store */
     STEP_CANDIDATE, /* it may take over */
+    STEP_REDEEMING, /* another manager is being asked */
     STEP_OPEN,
     STEP_REATTACHED,
     STEP_ACCEPTED,
@@ -28,6 +29,7 @@ struct channel {
     struct channel *next_due;
     uint64_t number;
     uint32_t slot;
+    struct ledger_row *elsewhere; /* as another manager told it, and the slot is none; else NULL */
     enum channel_step step;
     unsigned due;                   /* enum due, */
     uint64_t due_store;             /* which waits for this store */
@@ -50,13 +52,22 @@ static struct channel **find(struct channels *channels, uint64_t number)
 static struct ledger_row row_of(const struct manager *manager, const struct channel *channel)
 {
     struct ledger_row row;
+    if (channel->elsewhere) return *channel->elsewhere;
     ledger_read(&manager->ledger, channel->slot, &row);
     return row;
+}
+
+static void forget_elsewhere(struct channel *channel)
+{
+    if (channel->elsewhere) row_wipe(channel->elsewhere);
+    free(channel->elsewhere);
+    channel->elsewhere = NULL;
 }
 
 static void free_channel(struct channel *channel)
 {
     peer_close(&channel->peer);
+    forget_elsewhere(channel);
     wipe(channel, sizeof *channel);
     free(channel);
 }
@@ -145,6 +156,14 @@ static struct err challenge(struct manager *manager, struct channel *channel, co
     return put_message(manager, channel, row->store, writer_span(&w), out);
 }
 
+static struct err keep_elsewhere(struct channel *channel, const struct ledger_row *row)
+{
+    channel->elsewhere = malloc(sizeof *row);
+    ENSURE(channel->elsewhere, NO_MEMORY);
+    *channel->elsewhere = *row;
+    return OK;
+}
+
 struct err channel_attach(struct manager *manager, uint64_t number, const struct ledger_row *row,
                           const uint8_t front_share[X25519_SIZE], bool incoming, struct writer *out)
 {
@@ -153,7 +172,8 @@ struct err channel_attach(struct manager *manager, uint64_t number, const struct
     channel->step = STEP_CHALLENGED;
     channel->incoming = incoming;
     memcpy(channel->front_share, front_share, sizeof channel->front_share);
-    struct err err = challenge(manager, channel, row, out);
+    struct err err = row->slot == LEDGER_ELSEWHERE ? keep_elsewhere(channel, row) : OK;
+    if (!err.code) err = challenge(manager, channel, row, out);
     if (err.code) remove_channel(&manager->channels, find(&manager->channels, number));
     return err;
 }
@@ -266,7 +286,10 @@ static struct err write_incoming(const struct manager *manager, const struct led
 {
     struct export_root root DEFER(export_root_wipe) = {0};
     uint8_t *zeros = NULL;
-    TRY(blob_export_root(&manager->crypto, row->root_key, row->provisioned_by, root.bytes));
+    if (channel->elsewhere) /* its manager told no other key */
+        memcpy(root.bytes, row->root_key, sizeof root.bytes);
+    else
+        TRY(blob_export_root(&manager->crypto, row->root_key, row->provisioned_by, root.bytes));
     TRY(write_provision_head(row, channel->peer.transcript.start, PEER_MODE_INCOMING, w));
     TRY(write_bytes(w, root.bytes, sizeof root.bytes));
     TRY(write_zeros(w, PEER_RESUMPTION_KEY_SIZE + SGX_HASH_SIZE + sizeof(uint64_t) + 2 * SHA256_SIZE + PEER_FLOORS_SIZE,
@@ -563,9 +586,33 @@ static struct err take_redeem(struct manager *manager, struct channel *channel, 
     TRY(read_u64(&r, &version));
     TRY(reader_end(&r));
     ENSURE(channel->ready && !channel->due, LINK_ORDER);
-    ENSURE(epoch == row.epoch && start == row.start && version == row.version && version > 0, FENCED);
+    /* Another manager has gone on since it told the row: it compares for itself. */
+    const bool newest = channel->elsewhere ? version >= row.version : version == row.version;
+    ENSURE(epoch == row.epoch && start == row.start && newest && version > 0, FENCED);
     TRY(lifecycle_check(&row, ACT_TAKE_OVER));
+    if (channel->elsewhere) {
+        TRY(members_redeem(manager, &row.id, channel->number, version));
+        channel->step = STEP_REDEEMING;
+        return put_event(manager, channel, MANAGER_REDEEMING, 0, 0, out);
+    }
     TRY(begin_start(manager, channel, ACT_TAKE_OVER, &row));
+    channel->step = STEP_ADMITTING;
+    TRY(end_others(manager, channel, true, ERR_FENCED, out));
+    return owe(manager, channel, DUE_REDEEMED, out);
+}
+
+const uint8_t *channel_redeeming(struct manager *manager, uint64_t number, uint64_t start)
+{
+    const struct channel *channel = *find(&manager->channels, number);
+    const bool waits = channel && channel->step == STEP_REDEEMING && channel->peer.transcript.start == start + 1;
+    return waits ? channel->peer.transcript.holder : NULL;
+}
+
+struct err channel_arrived(struct manager *manager, uint64_t number, const struct ledger_row *row, struct writer *out)
+{
+    struct channel *channel = *find(&manager->channels, number);
+    forget_elsewhere(channel);
+    channel->slot = row->slot;
     channel->step = STEP_ADMITTING;
     TRY(end_others(manager, channel, true, ERR_FENCED, out));
     return owe(manager, channel, DUE_REDEEMED, out);

@@ -4,10 +4,9 @@
 
 #include "base/memory.h"
 #include "crypto/aead.h"
-#include "crypto/hkdf.h"
 #include "trusted/manager/image.h"
 #include "trusted/manager/manager.h"
-#include "trusted/runtime/entropy.h"
+#include "trusted/manager/side.h"
 #include "trusted/runtime/sgx.h"
 #include "trusted/session/report.h"
 
@@ -15,17 +14,11 @@
 
 enum handover_role { HANDOVER_NEW = 1, HANDOVER_OLD = 2 };
 
-/* What one side says of itself, before its REPORT. */
-struct side {
-    uint8_t nonce[HANDOVER_NONCE_SIZE];
-    uint8_t share[X25519_SIZE];
-};
-
 /* The secrets, as they are sealed. */
-#define GIFT_SIZE (INSTANCE_ID_SIZE + MASTER_SIZE + ANCHOR_CONFIG_SIZE + 8u + ANCHOR_VALUE_SIZE)
+#define GIFT_MAX (INSTANCE_ID_SIZE + MASTER_SIZE + ANCHOR_CONFIG_SIZE + 8u + ANCHOR_VALUE_SIZE + DOMAIN_KEY_SIZE)
 
 struct gift {
-    uint8_t bytes[GIFT_SIZE];
+    uint8_t bytes[GIFT_MAX];
 };
 
 static void gift_wipe(struct gift *gift)
@@ -88,48 +81,17 @@ static struct err gift_data(const struct crypto *crypto, const struct side *new,
     return hash_sha512(crypto, parts, sizeof parts / sizeof *parts, out);
 }
 
-static struct err write_side(const struct side *side, struct writer *out)
-{
-    return write_bytes(out, side, sizeof *side);
-}
-
-static struct err read_side(struct reader *r, struct side *out)
-{
-    return read_bytes(r, out, sizeof *out);
-}
-_Static_assert(sizeof(struct side) == HANDOVER_NONCE_SIZE + X25519_SIZE, "bytes only");
-
-struct shared_secret {
-    uint8_t bytes[X25519_SIZE];
-};
-
-static void wipe_shared(struct shared_secret *shared)
-{
-    wipe(shared, sizeof *shared);
-}
-
-static struct err derive_key(const struct crypto *crypto, const struct x25519_key *own, const uint8_t *peer,
-                             const uint8_t transcript[SGX_REPORTDATA_SIZE], struct aead_key *out)
-{
-    struct shared_secret shared DEFER(wipe_shared) = {0};
-    TRY(x25519_shared(crypto, own->private, peer, shared.bytes));
-    return hkdf_sha256(crypto, span_of(shared.bytes, sizeof shared.bytes), span_of(transcript, SGX_REPORTDATA_SIZE),
-                       span_of(LABEL, sizeof LABEL - 1), out, sizeof *out);
-}
-
 struct err handover_greet(struct manager *manager, const struct sgx_targetinfo *old, struct writer *out_message)
 {
     struct handover *handover = &manager->handover;
     uint8_t reportdata[SGX_REPORTDATA_SIZE];
     struct sgx_report report;
     struct side new;
-    TRY(x25519_generate(&manager->crypto, &handover->own));
-    entropy_fill(handover->nonce, sizeof handover->nonce);
-    memcpy(new.nonce, handover->nonce, sizeof new.nonce);
-    memcpy(new.share, handover->own.public, sizeof new.share);
+    TRY(side_draw(&manager->crypto, &handover->own, &new));
+    memcpy(handover->nonce, new.nonce, sizeof handover->nonce);
     TRY(greeting_data(&manager->crypto, &new, reportdata));
     sgx_ereport(old, reportdata, &report);
-    TRY(write_side(&new, out_message));
+    TRY(side_write(&new, out_message));
     return write_bytes(out_message, &report, SGX_REPORT_SIZE);
 }
 
@@ -140,7 +102,7 @@ static struct err check_greeting(const struct manager *manager, const struct man
     struct span bytes;
     uint8_t reportdata[SGX_REPORTDATA_SIZE];
     struct sgx_report report;
-    TRY(read_side(&r, out_new));
+    TRY(side_read(&r, out_new));
     TRY(read_span(&r, SGX_REPORT_SIZE, &bytes));
     TRY(reader_end(&r));
     TRY(greeting_data(&manager->crypto, out_new, reportdata));
@@ -157,7 +119,8 @@ static struct err write_gift(const struct ledger *ledger, struct writer *out)
     TRY(write_bytes(out, ledger->master, sizeof ledger->master));
     TRY(anchor_config_write(&ledger->anchor, out));
     TRY(master_write_rule(&ledger->recovery, out));
-    return write_bytes(out, ledger->value, sizeof ledger->value);
+    TRY(write_bytes(out, ledger->value, sizeof ledger->value));
+    return master_write_joined(ledger->joined, ledger->domain_key, out);
 }
 
 static void wipe_x25519_key(struct x25519_key *key)
@@ -170,24 +133,18 @@ static struct err seal_gift(const struct manager *manager, const struct manifest
 {
     struct x25519_key own DEFER(wipe_x25519_key) = {0};
     struct gift gift DEFER(gift_wipe) = {0};
-    struct aead_key key DEFER(aead_key_wipe) = {0};
     struct writer w = writer_of(gift.bytes, sizeof gift.bytes);
     struct side old;
     uint8_t transcript[SGX_REPORTDATA_SIZE];
-    uint8_t *sealed = NULL;
     struct sgx_report report;
-    TRY(x25519_generate(&manager->crypto, &own));
-    entropy_fill(old.nonce, sizeof old.nonce);
-    memcpy(old.share, own.public, sizeof old.share);
+    const struct side_session session = {&manager->crypto, &own, new->share, transcript, LABEL};
+    TRY(side_draw(&manager->crypto, &own, &old));
     TRY(gift_data(&manager->crypto, new, &old, manifest, transcript));
-    TRY(derive_key(&manager->crypto, &own, new->share, transcript, &key));
     TRY(write_gift(&manager->ledger, &w));
     sgx_ereport(target, transcript, &report);
-    TRY(write_side(&old, out));
+    TRY(side_write(&old, out));
     TRY(write_bytes(out, &report, SGX_REPORT_SIZE));
-    TRY(write_zeros(out, GIFT_SIZE + AEAD_TAG_SIZE, &sealed));
-    return aead_seal(&manager->crypto, &key, span_of(transcript, sizeof transcript), writer_span(&w), sealed,
-                     sealed + GIFT_SIZE);
+    return side_seal(&session, writer_span(&w), out);
 }
 
 struct err handover_give(struct manager *manager, struct span manifest_bytes, struct span greeting,
@@ -212,7 +169,7 @@ static struct err read_gift(struct span plaintext, const struct manifest *manife
     TRY(master_read_rule(&r, &out->recovery));
     TRY(read_bytes(&r, out->value, sizeof out->value));
     memcpy(out->predecessor, manifest->old, sizeof out->predecessor);
-    return reader_end(&r);
+    return master_read_joined(&r, &out->joined, out->domain_key);
 }
 
 static struct err open_gift(struct manager *manager, const struct manifest *manifest, struct span message,
@@ -226,10 +183,10 @@ static struct err open_gift(struct manager *manager, const struct manifest *mani
     struct span sealed;
     uint8_t transcript[SGX_REPORTDATA_SIZE];
     struct sgx_report report;
-    TRY(read_side(&r, &old));
+    TRY(side_read(&r, &old));
     TRY(read_span(&r, SGX_REPORT_SIZE, &bytes));
-    TRY(read_span(&r, GIFT_SIZE + AEAD_TAG_SIZE, &sealed));
-    TRY(reader_end(&r));
+    TRY(read_span(&r, r.left, &sealed));
+    ENSURE(sealed.size <= GIFT_MAX + AEAD_TAG_SIZE, TRAILING);
     memcpy(new.nonce, handover->nonce, sizeof new.nonce);
     memcpy(new.share, handover->own.public, sizeof new.share);
     TRY(gift_data(&manager->crypto, &new, &old, manifest, transcript));
@@ -237,12 +194,11 @@ static struct err open_gift(struct manager *manager, const struct manifest *mani
         .MRENCLAVE = manifest->old, .ISVPRODID = PRODID_MANAGER, .reportdata = transcript};
     TRY(report_verify(&manager->crypto, bytes, &expected, &report));
 
-    struct aead_key key DEFER(aead_key_wipe) = {0};
     struct gift gift DEFER(gift_wipe) = {0};
-    TRY(derive_key(&manager->crypto, &handover->own, old.share, transcript, &key));
-    TRY(aead_open(&manager->crypto, &key, span_of(transcript, sizeof transcript), span_of(sealed.data, GIFT_SIZE),
-                  sealed.data + GIFT_SIZE, gift.bytes));
-    return read_gift(span_of(gift.bytes, sizeof gift.bytes), manifest, out);
+    size_t size = 0;
+    const struct side_session session = {&manager->crypto, &handover->own, old.share, transcript, LABEL};
+    TRY(side_open(&session, sealed, gift.bytes, &size));
+    return read_gift(span_of(gift.bytes, size), manifest, out);
 }
 
 /* The new one believes the manifest too: a manager of somebody's own making could give it a secret that he knows. */

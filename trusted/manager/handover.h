@@ -12,15 +12,14 @@
 #pragma once
 
 #include "trusted/ledger/ledger.h"
-
-#define HANDOVER_NONCE_SIZE 32u
+#include "trusted/manager/side.h"
 
 struct manager;
 
 /* What the new one remembers from GREET until TAKE. */
 struct handover {
     struct x25519_key own;
-    uint8_t nonce[HANDOVER_NONCE_SIZE];
+    uint8_t nonce[SIDE_NONCE_SIZE];
 };
 
 /* The new one: writes its message. */

@@ -2,7 +2,7 @@
 
 #include "trusted/runtime/panic.h"
 
-#define STATE_COUNT (MANAGER_DELETED + 1)
+#define STATE_COUNT (MANAGER_MOVED + 1)
 
 struct rule {
     uint16_t next;    /* enum manager_instance_state; 0: refused, */
@@ -28,6 +28,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(ALLOWED),
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_ATTACH] =
             {
@@ -36,6 +37,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(ALLOWED),
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_ADMIT] =
             {
@@ -44,6 +46,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(HELD),
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_SERVE] =
             {
@@ -52,6 +55,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = REFUSE(FENCED),
                 [MANAGER_HELD] = TO(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_STOPPED] =
             {
@@ -60,6 +64,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
                 [MANAGER_HELD] = TO(STOPPED_STATE),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_DECLARE_DEAD] =
             {
@@ -68,6 +73,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(STOPPED_STATE),
                 [MANAGER_HELD] = TO(STOPPED_STATE),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_CHALLENGE] =
             {
@@ -76,14 +82,17 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(ALLOWED),
                 [MANAGER_HELD] = TO(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_DELETE] =
             {
                 [MANAGER_PROVISIONED] = TO(DELETED),
-                [MANAGER_STOPPED_STATE] = TO(DELETED),
+                [MANAGER_STOPPED_STATE] =
+                    TO(DELETED),
                 [MANAGER_ALLOWED] = TO(DELETED),
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_CLONE] =
             {
@@ -92,6 +101,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = TO(ALLOWED),
                 [MANAGER_HELD] = TO(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_CHANGE] =
             {
@@ -100,6 +110,7 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
                 [MANAGER_HELD] = REFUSE(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
         [ACT_TAKE_OVER] =
             {
@@ -108,6 +119,34 @@ static const struct rule rules[ACT_COUNT][STATE_COUNT] =
                 [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
                 [MANAGER_HELD] = TO(HELD),
                 [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
+            },
+        [ACT_LOOK] =
+            {
+                [MANAGER_PROVISIONED] = TO(PROVISIONED),
+                [MANAGER_STOPPED_STATE] = TO(STOPPED_STATE),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = TO(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
+            },
+        [ACT_MOVE] =
+            {
+                [MANAGER_PROVISIONED] = TO(MOVED),
+                [MANAGER_STOPPED_STATE] = TO(MOVED),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = REFUSE(HELD),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
+            },
+        [ACT_MOVE_ON] =
+            {
+                [MANAGER_PROVISIONED] = REFUSE(VERB_STATE),
+                [MANAGER_STOPPED_STATE] = TO(MOVED),
+                [MANAGER_ALLOWED] = REFUSE(VERB_STATE),
+                [MANAGER_HELD] = TO(MOVED),
+                [MANAGER_DELETED] = REFUSE(DELETED),
+                [MANAGER_MOVED] = REFUSE(MOVED),
             },
 };
 

@@ -19,6 +19,9 @@ enum act {
     ACT_CLONE,     /* another instance is made after this one */
     ACT_CHANGE,    /* what an owner changes between two starts: the state, the owner */
     ACT_TAKE_OVER, /* an enclave goes on from what the holder, or the last one, has exported */
+    ACT_LOOK,      /* another manager asks what it would get */
+    ACT_MOVE,      /* and takes it, */
+    ACT_MOVE_ON,   /* or an enclave there goes on from what the holder, or the last one, has exported */
     ACT_COUNT,
 };
 

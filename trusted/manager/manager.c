@@ -33,6 +33,7 @@ static struct err fail_if(struct manager *manager, struct err err)
     if (err.code) {
         ledger_close(&manager->ledger);
         channels_close(&manager->channels);
+        members_close(&manager->members);
         outbox_close(&manager->outbox);
         anchoring_close(&manager->anchoring);
         link_close(&manager->k1);
@@ -355,6 +356,7 @@ static struct err call_give(void *ctx, struct span body, struct writer *out)
     TRY(write_message(writer_span(&w), out));
     ledger_close(&manager->ledger);
     channels_close(&manager->channels);
+    members_close(&manager->members);
     anchoring_close(&manager->anchoring);
     link_close(&manager->k1);
     manager->state = MANAGER_STATE_HANDED_OVER;

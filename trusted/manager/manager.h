@@ -6,6 +6,7 @@
 #include "trusted/manager/anchoring.h"
 #include "trusted/manager/channels.h"
 #include "trusted/manager/handover.h"
+#include "trusted/manager/members.h"
 #include "trusted/manager/outbox.h"
 #include "trusted/manager/owner.h"
 #include "trusted/manager/recovery.h"
@@ -30,6 +31,7 @@ struct manager {
     struct ledger ledger;
     struct anchoring anchoring;
     struct channels channels;
+    struct members members;
     struct outbox outbox;
     struct owner_nonces nonces;
     struct handover handover;

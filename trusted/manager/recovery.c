@@ -185,7 +185,7 @@ struct err recovery_finish(struct manager *manager, struct writer *out)
     for (uint32_t slot = 0; slot < ledger_slots(&manager->ledger); slot++) {
         struct ledger_row row DEFER(row_wipe) = {0};
         ledger_read(&manager->ledger, slot, &row);
-        if (row.state != MANAGER_DELETED) restore(&row);
+        if (row.state != MANAGER_DELETED && row.state != MANAGER_MOVED) restore(&row);
         TRY(ledger_change(&manager->ledger, &row));
     }
     struct err result = anchoring_define(manager, &anchor, out);

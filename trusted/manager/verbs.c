@@ -131,12 +131,23 @@ static struct err start_instance(struct manager *manager, struct request *reques
     return put_create_enclave(manager, &row, request->effects);
 }
 
+/* What is incoming may be of another manager's instance, which was looked at. */
+static struct err read_attached(struct manager *manager, struct request *request, enum act act,
+                                struct ledger_row *out_row)
+{
+    struct reader id = request->arguments;
+    struct err known = read_row(manager, request, out_row);
+    if (act != ACT_TAKE_OVER || (!known.code && out_row->state != MANAGER_MOVED)) return known;
+    request->arguments = id;
+    return members_read_visitor(&manager->members, &request->arguments, out_row);
+}
+
 static struct err attach_as(struct manager *manager, struct request *request, enum act act)
 {
     struct ledger_row row DEFER(row_wipe) = {0};
     uint64_t channel = 0;
     uint8_t front_share[X25519_SIZE];
-    TRY(read_row(manager, request, &row));
+    TRY(read_attached(manager, request, act, &row));
     TRY(read_u64(&request->arguments, &channel));
     TRY(read_bytes(&request->arguments, front_share, sizeof front_share));
     TRY(reader_end(&request->arguments));
@@ -325,6 +336,39 @@ static struct err delete (struct manager *manager, struct request *request)
     return channels_end(manager, &row, ERR_DELETED, request->effects);
 }
 
+/* ---- between managers ---- */
+
+static struct err member_ask(struct manager *manager, struct request *request)
+{
+    static const uint8_t zeros[7];
+    uint8_t what = 0;
+    struct span reserved;
+    struct instance_id id;
+    TRY(read_u8(&request->arguments, &what));
+    TRY(read_span(&request->arguments, sizeof zeros, &reserved));
+    TRY(read_bytes(&request->arguments, id.bytes, sizeof id.bytes));
+    TRY(reader_end(&request->arguments));
+    ENSURE(memcmp(reserved.data, zeros, sizeof zeros) == 0, BAD_VALUE);
+    return members_ask(manager, (enum member_act)what, &id, &request->results, &request->store);
+}
+
+static struct err member_answer(struct manager *manager, struct request *request)
+{
+    const struct span question = span_of(request->arguments.next, request->arguments.left);
+    return members_answer(manager, question, &request->results, &request->store, request->effects);
+}
+
+static struct err member_take(struct manager *manager, struct request *request)
+{
+    struct instance_id id;
+    struct ledger_row row DEFER(row_wipe) = {0};
+    TRY(read_bytes(&request->arguments, id.bytes, sizeof id.bytes));
+    const struct span answer = span_of(request->arguments.next, request->arguments.left);
+    TRY(members_take(manager, &id, answer, &row, request->effects));
+    request->store = row.store;
+    return row.state ? manager_broken(manager, row_write(&row, &request->results)) : OK;
+}
+
 static struct err show(struct manager *manager, struct request *request)
 {
     struct ledger_row row DEFER(row_wipe) = {0};
@@ -376,7 +420,8 @@ static struct err status(struct manager *manager, struct request *request)
     TRY(write_u32(w, ledger->anchor.nv_index));
     TRY(write_bytes(w, ledger->value, sizeof ledger->value));
     TRY(write_u32(w, ledger->recovery.threshold));
-    return write_u32(w, ledger->recovery.count);
+    TRY(write_u32(w, ledger->recovery.count));
+    return write_bytes(w, ledger->member.bytes, sizeof ledger->member.bytes);
 }
 
 static struct err run(struct manager *manager, uint16_t verb, struct request *request)
@@ -401,6 +446,9 @@ static struct err run(struct manager *manager, uint16_t verb, struct request *re
         {MANAGER_SET_OWNER, set_owner},
         {MANAGER_CLONE, clone},
         {MANAGER_ATTACH_INCOMING, attach_incoming},
+        {MANAGER_MEMBER_ASK, member_ask},
+        {MANAGER_MEMBER_ANSWER, member_answer},
+        {MANAGER_MEMBER_TAKE, member_take},
     };
     ENSURE(manager->state == MANAGER_STATE_RUNNING, CALL_BUSY);
     /* A connection that is gone is forgotten whatever waits. */

@@ -199,7 +199,7 @@ static struct err read_row_head(struct reader *r, struct manager_row *row)
     uint8_t state = 0;
     TRY(read_u32(r, &row->slot));
     TRY(read_u8(r, &state));
-    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_DELETED, BAD_VALUE);
+    ENSURE(state >= MANAGER_PROVISIONED && state <= MANAGER_MOVED, BAD_VALUE);
     ENSURE(row->slot < MANAGER_INSTANCES_MAX, BAD_VALUE);
     row->state = state;
     TRY(read_flag(r, &row->has_owner));
@@ -257,6 +257,7 @@ struct err effects_read_status(struct reader *r, struct manager_status *out_stat
     TRY(read_bytes(r, status.anchor_value, sizeof status.anchor_value));
     TRY(read_u32(r, &status.recovery_threshold));
     TRY(read_u32(r, &status.recovery_count));
+    TRY(read_id(r, &status.member));
     *out_status = status;
     return OK;
 }

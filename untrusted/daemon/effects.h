@@ -65,10 +65,10 @@ struct manager_row {
     uint8_t digest[SHA256_SIZE];
     uint8_t owner[ED25519_PUBLIC_SIZE];
     uint8_t front_key[X25519_SIZE];
-    uint8_t holder[ED25519_PUBLIC_SIZE];
-    uint8_t suspended[SHA256_SIZE]; /* zeros: nothing is */
-    struct instance_id source;      /* of a clone; else zeros */
-    uint8_t lockout_heals;          /* enum peer_lockout_heals */
+    uint8_t holder[ED25519_PUBLIC_SIZE]; /* MOVED: the member that has it now */
+    uint8_t suspended[SHA256_SIZE];      /* zeros: nothing is */
+    struct instance_id source;           /* of a clone; else zeros */
+    uint8_t lockout_heals;               /* enum peer_lockout_heals */
     bool reverted;
     uint8_t family;    /* enum peer_family */
     uint8_t snapshots; /* enum peer_snapshots */
@@ -92,6 +92,7 @@ struct manager_status {
     uint8_t anchor_value[ANCHOR_VALUE_SIZE];
     uint32_t recovery_threshold; /* of */
     uint32_t recovery_count;     /* keys; 0: there are none */
+    struct instance_id member;   /* of the domain */
 };
 
 /* Take the bytes of one from r. ERR_TRUNCATED, ERR_BAD_VALUE. */

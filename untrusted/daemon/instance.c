@@ -137,6 +137,8 @@ const char *instance_state(const struct instance *instance)
         return "stopped";
     case MANAGER_DELETED:
         return "deleted";
+    case MANAGER_MOVED:
+        return "moved";
     case MANAGER_ALLOWED:
         return under_way ? "starting" : "failed";
     case MANAGER_HELD:

@@ -11,7 +11,7 @@
 #define ROUND_UP(size) (((size) + CALL_ALIGNMENT - 1) / CALL_ALIGNMENT * CALL_ALIGNMENT)
 #define INPUT_SIZE     ROUND_UP(CALL_INPUT_MAX)
 #define OUTPUT_SIZE    ROUND_UP(CALL_OUTPUT_MAX)
-#define VERB_MAX       512u /* bytes of a verb's arguments */
+#define VERB_MAX       (INSTANCE_ID_SIZE + PEER_MESSAGE_MAX) /* bytes of a verb's arguments */
 
 /* A call that waits for its turn. */
 struct call {
@@ -185,10 +185,12 @@ static struct err on_event(struct manager *m, uint16_t event, struct err code, s
         m->ready = true;
         return reader_end(r);
     }
-    ENSURE(event >= MANAGER_RESUMED && event <= MANAGER_SNAPSHOT_LOADED, BAD_VALUE);
+    ENSURE(event >= MANAGER_RESUMED && event <= MANAGER_REDEEMING, BAD_VALUE);
     TRY(read_channel(r, &channel, &id));
     if (event == MANAGER_RESUMED)
         m->listener.resumed(m->listener.ctx, channel, &id);
+    else if (event == MANAGER_REDEEMING)
+        m->listener.redeeming(m->listener.ctx, channel, &id);
     else if (event == MANAGER_REDEEMED)
         m->listener.redeemed(m->listener.ctx, channel, &id);
     else if (event == MANAGER_SNAPSHOT_LOADED)

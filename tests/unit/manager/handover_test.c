@@ -58,6 +58,19 @@ static void hand_over(void)
     rig_finish_k1(&new);
 }
 
+static void hand_on(struct rig *from, struct rig *to)
+{
+    static struct upgrade own;
+    memcpy(&own, &upgrade, sizeof own);
+    rig_boot(to);
+    upgrade_greet(&own, from, to);
+    assert_int_equal(upgrade_give(&own, from), ERR_NONE);
+    assert_int_equal(upgrade_take(&own, from, to), ERR_NONE);
+    assert_int_equal(rig_rows(to), ERR_NONE);
+    assert_int_equal(rig_loaded(to), ERR_NONE);
+    rig_finish_k1(to);
+}
+
 static struct ledger_row create(const char *label)
 {
     struct ledger_row row;
@@ -91,6 +104,25 @@ static void the_old_one_is_over(void **state)
     assert_int_equal(rig_call(&old, MANAGER_WHO, span_empty()), ERR_HANDED_OVER);
     assert_int_equal(upgrade_give(&upgrade, &old), ERR_HANDED_OVER);
     (void)row;
+}
+
+/* The one that made the domain, and one that has joined; of another image than their own they are no members. */
+static void members_know_each_other_when_both_were_upgraded(void **state)
+{
+    (void)state;
+    static struct rig member, next_member;
+    rig_open(&member);
+    assert_int_equal(rig_member(&member, &old, MEMBER_JOIN, NULL, NULL), ERR_NONE);
+    const struct ledger_row row = create("first");
+    hand_over();
+    assert_int_equal(rig_member(&member, &new, MEMBER_LOOK, &row.id, NULL), ERR_PEER_REPORT);
+    hand_on(&member, &next_member);
+    assert_int_equal(rig_member(&next_member, &new, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    rig_reopen(&next_member);
+    assert_int_equal(rig_member(&next_member, &new, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&next_member, &new, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
+    forget(&member);
+    forget(&next_member);
 }
 
 /* U1: the image that was handed over from opens nothing any more. */
@@ -184,6 +216,7 @@ int main(void)
         HANDOVER_TEST(the_successor_has_the_ledger),
         HANDOVER_TEST(the_old_one_is_over),
         HANDOVER_TEST(the_old_image_cannot_open_what_the_successor_stored),
+        HANDOVER_TEST(members_know_each_other_when_both_were_upgraded),
         HANDOVER_TEST(an_instance_of_the_old_one_goes_on_and_its_state_is_found_later),
         HANDOVER_TEST(a_half_finished_upgrade_goes_on),
         HANDOVER_TEST(there_is_no_hand_over_while_a_store_is_under_way),

@@ -439,18 +439,23 @@ static void malformed_requests_are_answered(void **state)
 {
     (void)state;
     static const uint8_t body[512];
-    const uint16_t verbs[] = {MANAGER_CREATE,    MANAGER_START_INSTANCE, MANAGER_ATTACH,         MANAGER_REATTACH,
-                              MANAGER_DETACH,    MANAGER_STOPPED,        MANAGER_DECLARE_DEAD,   MANAGER_CHALLENGE,
-                              MANAGER_DELETE,    MANAGER_SHOW,           MANAGER_LIST,           MANAGER_REVERT,
-                              MANAGER_SET_OWNER, MANAGER_CLONE,          MANAGER_ATTACH_INCOMING};
+    const uint16_t verbs[] = {
+        MANAGER_CREATE,    MANAGER_START_INSTANCE, MANAGER_ATTACH,    MANAGER_REATTACH, MANAGER_DETACH,
+        MANAGER_STOPPED,   MANAGER_DECLARE_DEAD,   MANAGER_CHALLENGE, MANAGER_DELETE,   MANAGER_SHOW,
+        MANAGER_LIST,      MANAGER_REVERT,         MANAGER_SET_OWNER, MANAGER_CLONE,    MANAGER_ATTACH_INCOMING,
+        MANAGER_MEMBER_ASK};
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         assert_int_equal(rig_ask(&rig, verbs[i], span_empty(), NULL), ERR_TRUNCATED);
         uint16_t code = rig_ask(&rig, verbs[i], span_of(body, sizeof body), NULL);
         assert_true(code == ERR_TRAILING || code == ERR_NO_INSTANCE || (i == 0 && code == ERR_BAD_VALUE));
     }
+    assert_int_equal(rig_ask(&rig, MANAGER_MEMBER_ANSWER, span_empty(), NULL), ERR_TRUNCATED);
+    assert_int_equal(rig_ask(&rig, MANAGER_MEMBER_ANSWER, span_of(body, sizeof body), NULL), ERR_BAD_VALUE);
+    assert_int_equal(rig_ask(&rig, MANAGER_MEMBER_TAKE, span_empty(), NULL), ERR_TRUNCATED);
+    assert_int_equal(rig_ask(&rig, MANAGER_MEMBER_TAKE, span_of(body, sizeof body), NULL), ERR_VERB_STATE);
     assert_int_equal(rig_ask(&rig, MANAGER_STATUS, span_of(body, 1), NULL), ERR_TRAILING);
     assert_int_equal(rig_ask(&rig, 0, span_empty(), NULL), ERR_CALL_UNKNOWN);
-    assert_int_equal(rig_ask(&rig, MANAGER_ATTACH_INCOMING + 1, span_empty(), NULL), ERR_CALL_UNKNOWN);
+    assert_int_equal(rig_ask(&rig, MANAGER_MEMBER_TAKE + 1, span_empty(), NULL), ERR_CALL_UNKNOWN);
     create("goes-on");
 }
 

@@ -701,3 +701,48 @@ uint16_t rig_stop(struct rig *rig, const struct fake_instance *fake)
     fake_instance_receipt(fake, row.version, row.digest, receipt);
     return rig_stopped(rig, receipt);
 }
+
+/* ---- between two managers ---- */
+
+static uint16_t ask_message(struct rig *rig, uint16_t verb, struct span arguments, struct rig_message *out)
+{
+    struct span results = {0};
+    uint16_t code = rig_ask(rig, verb, arguments, &results);
+    if (code != ERR_NONE || !out) return code;
+    assert_true(results.size <= sizeof out->bytes);
+    memcpy(out->bytes, results.data, results.size);
+    out->size = results.size;
+    return code;
+}
+
+uint16_t rig_member_ask(struct rig *rig, enum member_act what, const struct instance_id *id, struct rig_message *out)
+{
+    uint8_t arguments[8 + INSTANCE_ID_SIZE] = {(uint8_t)what};
+    if (id) memcpy(arguments + 8, id->bytes, INSTANCE_ID_SIZE);
+    return ask_message(rig, MANAGER_MEMBER_ASK, span_of(arguments, sizeof arguments), out);
+}
+
+uint16_t rig_member_answer(struct rig *rig, const struct rig_message *question, struct rig_message *out)
+{
+    return ask_message(rig, MANAGER_MEMBER_ANSWER, span_of(question->bytes, question->size), out);
+}
+
+uint16_t rig_member_take(struct rig *rig, const struct instance_id *id, const struct rig_message *answer,
+                         struct ledger_row *row)
+{
+    uint8_t arguments[INSTANCE_ID_SIZE + PEER_MESSAGE_MAX] = {0};
+    if (id) memcpy(arguments, id->bytes, INSTANCE_ID_SIZE);
+    memcpy(arguments + INSTANCE_ID_SIZE, answer->bytes, answer->size);
+    return ask_row(rig, MANAGER_MEMBER_TAKE, span_of(arguments, INSTANCE_ID_SIZE + answer->size), row);
+}
+
+uint16_t rig_member(struct rig *asker, struct rig *answerer, enum member_act what, const struct instance_id *id,
+                    struct ledger_row *row)
+{
+    struct rig_message question = {0};
+    struct rig_message answer = {0};
+    uint16_t code = rig_member_ask(asker, what, id, &question);
+    if (code == ERR_NONE) code = rig_member_answer(answerer, &question, &answer);
+    if (code != ERR_NONE || what == MEMBER_CONFIRM) return code;
+    return rig_member_take(asker, id, &answer, row);
+}

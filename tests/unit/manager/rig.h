@@ -154,3 +154,18 @@ struct span rig_challenged(struct rig *rig, const struct instance_id *id, uint64
 void rig_commit(struct rig *rig, struct fake_instance *fake, uint64_t version, uint8_t fill);
 /* STOP, with a good receipt over the newest version. */
 uint16_t rig_stop(struct rig *rig, const struct fake_instance *fake);
+
+/* Between two managers. What one says, as it is carried. */
+struct rig_message {
+    size_t size;
+    uint8_t bytes[PEER_MESSAGE_MAX];
+};
+
+/* Each is a verb of abi/manager.h; the err code. id NULL: JOIN's. out, row: may be NULL. */
+uint16_t rig_member_ask(struct rig *rig, enum member_act what, const struct instance_id *id, struct rig_message *out);
+uint16_t rig_member_answer(struct rig *rig, const struct rig_message *question, struct rig_message *out);
+uint16_t rig_member_take(struct rig *rig, const struct instance_id *id, const struct rig_message *answer,
+                         struct ledger_row *row);
+/* All three, from asker to answerer and back; the first err code. */
+uint16_t rig_member(struct rig *asker, struct rig *answerer, enum member_act what, const struct instance_id *id,
+                    struct ledger_row *row);
