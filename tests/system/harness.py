@@ -286,7 +286,7 @@ class Daemon:
 
     def __init__(self, directory=None, passphrase=None, core=False, ordinary_memory=False, settings=None,
                  instance_program=None, instance_image=IMAGE, before_exec=None, init=True, wait=True, state=None,
-                 executable=None):
+                 executable=None, cpu=None):
         self.directory = directory or new_directory()
         self.state = state or os.path.join(self.directory, "state")
         self.run = os.path.join(self.directory, "run")
@@ -294,7 +294,7 @@ class Daemon:
         for path, mode in ((self.state, 0o700), (self.run, 0o755)):
             if not os.path.isdir(path):
                 os.mkdir(path, mode)
-        self.cpu = Cpu(self.directory, passphrase, core=core)
+        self.cpu = cpu or Cpu(self.directory, passphrase, core=core)
         config = self.configure(settings)
         self.arguments = [
             executable or program("vtpmd"), "--config", config, "--state-dir", self.state, "--run-dir", self.run,

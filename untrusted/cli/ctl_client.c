@@ -211,19 +211,30 @@ struct err ctl_receive(struct ctl *ctl, unsigned seconds, const struct ctl_watch
     return receive_before(ctl, deadline_in(seconds), watch, out_message, why);
 }
 
-static struct err connect_to(struct ctl *ctl, struct explanation *why)
+struct err ctl_connect(const char *path, int *out_fd, struct explanation *why)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(ctl->path) >= sizeof address.sun_path)
-        return explain(why, FAIL(USAGE), "--socket %s: longer than a unix socket's path can be", ctl->path);
-    memcpy(address.sun_path, ctl->path, strlen(ctl->path));
-    ctl->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (ctl->fd < 0 || connect(ctl->fd, (const struct sockaddr *)&address, sizeof address) != 0) {
-        int number = errno;
-        ctl->outcome = number == ENOENT || number == ECONNREFUSED ? CTL_ABSENT : CTL_LOST;
-        return explain_connect(ctl->path, number, why);
+    if (strlen(path) >= sizeof address.sun_path)
+        return explain(why, FAIL(USAGE), "%s: longer than a unix socket's path can be", path);
+    memcpy(address.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof address) != 0) {
+        const int number = errno;
+        if (fd >= 0) (void)close(fd);
+        struct err err = explain_connect(path, number, why);
+        errno = number;
+        return err;
     }
+    *out_fd = fd;
     return OK;
+}
+
+static struct err connect_to(struct ctl *ctl, struct explanation *why)
+{
+    struct err err = ctl_connect(ctl->path, &ctl->fd, why);
+    const bool absent = errno == ENOENT || errno == ECONNREFUSED;
+    if (err.code == ERR_SYSTEM) ctl->outcome = absent ? CTL_ABSENT : CTL_LOST;
+    return err;
 }
 
 struct err ctl_open(const char *path, unsigned seconds, struct ctl *out_ctl, struct explanation *why)

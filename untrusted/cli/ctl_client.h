@@ -57,6 +57,8 @@ struct ctl_watch {
  */
 struct err ctl_open(const char *path, unsigned seconds, struct ctl *out_ctl, struct explanation *why);
 void ctl_close(struct ctl *ctl);
+/* Connects and reads nothing: for whom it is handed to. ERR_USAGE, ERR_SYSTEM. */
+struct err ctl_connect(const char *path, int *out_fd, struct explanation *why);
 
 /*
  * Asks and waits for the answer. arguments is consumed. out_return is an object, which the caller frees; the daemon's

@@ -42,8 +42,13 @@ static bool is_text(const json_t *object, const char *name, const char *text)
 void ctl_show_instance(const json_t *instance, FILE *out)
 {
     static const struct line first[] = {
-        {"label", "label"}, {"id", "id"},         {"TPM", "tpm"},
-        {"state", "state"}, {"health", "health"}, {"reason", "reason"},
+        {"label", "label"},
+        {"id", "id"},
+        {"TPM", "tpm"},
+        {"state", "state"},
+        {"health", "health"},
+        {"reason", "reason"},
+        {"moved to member", "moved-to"},
     };
     static const struct line second[] = {
         {"origin", "origin"},
@@ -136,6 +141,7 @@ void ctl_show_status(const json_t *status, FILE *out)
         {"", "limits"},
         {"memory", "memory"},
         {"trust domain", "domain"},
+        {"member", "member"},
         {"manager MRENCLAVE", "manager.mrenclave"},
         {"instance MRENCLAVE", "instance.mrenclave"},
         {"signer (MRSIGNER)", "manager.mrsigner"},
@@ -162,7 +168,7 @@ void ctl_show_status(const json_t *status, FILE *out)
 
 void ctl_show_event(const json_t *event, FILE *out)
 {
-    static const char *const details[] = {"start", "epoch", "health", "reason", "pid", "uid"};
+    static const char *const details[] = {"start", "epoch", "health", "reason", "pid", "uid", "to", "domain"};
     const json_t *data = json_object_get(event, "data");
     (void)fprintf(out, "%s  %-6s %-13s %s", shown_time(json_object_get(event, "time")).text,
                   shown_member(event, "number").text, shown_member(event, "event").text,

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "untrusted/cli/ctl_doctor.h"
 #include "untrusted/cli/ctl_enclave.h"
@@ -80,14 +81,55 @@ static struct err run_show(struct ctl_request *request, struct explanation *why)
     return ctl_print(request, instance, ctl_show_instance, why);
 }
 
+/* --- from another vtpmd --- */
+
+static void close_there(int *there)
+{
+    if (*there >= 0) (void)close(*there);
+}
+
+/* It is this process that may speak to both. The connection goes with the request. */
+static struct err ask_with_connection(struct ctl_request *request, const char *verb, json_t *arguments,
+                                      json_t **out_return, struct explanation *why)
+{
+    int there DEFER(close_there) = -1;
+    struct err err = request->from.directory
+                         ? ctl_connect(request->from.directory, &there, why)
+                         : explain(why, FAIL(USAGE), "%s: --from names the admin.sock of the other vtpmd", verb);
+    if (err.code) {
+        json_decref(arguments);
+        return err;
+    }
+    request->ctl.handed = &there;
+    request->ctl.handed_count = 1;
+    return ctl_ask(request, verb, arguments, CTL_LONG_SECONDS, NULL, out_return, why);
+}
+
+static struct err run_move(struct ctl_request *request, struct explanation *why)
+{
+    json_t *instance DEFER(ctl_json_close) = NULL;
+    TRY(ask_with_connection(request, "move", ctl_instance_arguments(request), &instance, why));
+    return ctl_print(request, instance, ctl_show_outcome, why);
+}
+
+static struct err run_join(struct ctl_request *request, struct explanation *why)
+{
+    json_t *status DEFER(ctl_json_close) = NULL;
+    TRY(ask_with_connection(request, "join", NULL, &status, why));
+    return ctl_print(request, status, ctl_show_status, why);
+}
+
 static struct err run_start(struct ctl_request *request, struct explanation *why)
 {
     json_t *instance DEFER(ctl_json_close) = NULL;
+    const char *from = request->from.directory;
+    if (from && !request->incoming) return explain(why, FAIL(USAGE), "start: --from goes with --incoming");
     json_t *arguments = ctl_instance_arguments(request);
     if (request->declare_dead) (void)json_object_set_new(arguments, "declare-dead", json_true());
     if (request->incoming) (void)json_object_set_new(arguments, "incoming", json_true());
+    if (from) (void)json_object_set_new(arguments, "from", json_true());
     TRY(ctl_add_listen(request, arguments, why));
-    TRY(ctl_ask_told(request, "start", arguments, &instance, why));
+    TRY((from ? ask_with_connection : ctl_ask_told)(request, "start", arguments, &instance, why));
     return ctl_print(request, instance, request->incoming ? ctl_show_instance : ctl_show_outcome, why);
 }
 
@@ -451,7 +493,9 @@ static const struct command {
      run_import},
     {"list", {0}, 0, BIT(DELETED), false, run_list},
     {"show", {"instance"}, 1, 0, false, run_show},
-    {"start", {"instance"}, 1, BIT(DECLARE_DEAD) | BIT(INCOMING) | BIT(LISTEN), false, run_start},
+    {"start", {"instance"}, 1, BIT(DECLARE_DEAD) | BIT(INCOMING) | BIT(LISTEN) | BIT(FROM), false, run_start},
+    {"move", {"instance"}, 1, BIT(FROM), false, run_move},
+    {"join", {0}, 0, BIT(FROM), false, run_join},
     {"stop", {"instance"}, 1, BIT(ALL) | BIT(INCOMING), false, run_stop},
     {"suspend", {"instance"}, 1, 0, false, run_suspend},
     {"declare-dead", {"instance"}, 1, 0, false, run_declare_dead},
@@ -479,7 +523,7 @@ static const char usage[] =
     "         [--snapshots refused|allowed] [--mark]\n"
     "  list [--deleted]\n"
     "  show INSTANCE\n"
-    "  start INSTANCE [--declare-dead | --incoming [--listen ADDRESS]...]\n"
+    "  start INSTANCE [--declare-dead | --incoming [--from SOCKET] [--listen ADDRESS]...]\n"
     "  stop INSTANCE [--incoming] | stop --all\n"
     "  suspend INSTANCE\n"
     "  declare-dead INSTANCE\n"
@@ -490,6 +534,8 @@ static const char usage[] =
     "  delete INSTANCE [--force] [SIGNED]\n"
     "  challenge INSTANCE delete | revert SNAPSHOT | clone LABEL | owner --set PUBKEY.pem | owner --operator\n"
     "            --out FILE\n"
+    "  move INSTANCE --from SOCKET\n"
+    "  join --from SOCKET\n"
     "  events [--since N]\n"
     "  status\n"
     "  version\n"

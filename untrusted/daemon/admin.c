@@ -199,7 +199,7 @@ static void log_act(const struct client *c, const struct request *request)
     static const unsigned looking = 1u << REQUEST_LIST | 1u << REQUEST_SHOW | 1u << REQUEST_SNAPSHOTS |
                                     1u << REQUEST_SUBSCRIBE | 1u << REQUEST_STATUS | 1u << REQUEST_VERSION |
                                     1u << REQUEST_STORE_CHECK | 1u << REQUEST_STORE_BACKUP | 1u << REQUEST_AWAIT |
-                                    1u << REQUEST_STATE;
+                                    1u << REQUEST_STATE | 1u << REQUEST_MEMBER;
     const char *about = request->instance ? request->instance : request->label;
     if (!(looking & (1u << request->verb)))
         log_line(LOG_LEVEL_NOTICE, "%s %s%s%s asked for by process %d (user %u)", request->execute, about,

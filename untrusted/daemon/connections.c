@@ -137,11 +137,11 @@ static void process_ended(void *ctx)
     lifecycle_gone(instance);
 }
 
-static struct err note_process(struct instance *instance)
+struct err connections_note(const struct instance *instance, const struct store_process *identity)
 {
     struct process_job *job = malloc(sizeof *job);
     ENSURE(job, NO_MEMORY);
-    *job = (struct process_job){instance->row.id, instance->identity};
+    *job = (struct process_job){instance->row.id, *identity};
     struct err result = committer_submit(instance->supervisor->committer,
                                          &(struct committer_job){job, store_process_job, process_stored});
     if (result.code) free(job);
@@ -154,7 +154,7 @@ struct err connections_adopt(struct instance *instance, const struct store_proce
     process_close(&instance->process);
     instance->identity = *identity;
     instance->has_identity = true;
-    if (!known) TRY(note_process(instance));
+    if (!known) TRY(connections_note(instance, identity));
     return process_watch(instance->supervisor->event, identity, process_ended, instance, &instance->process);
 }
 

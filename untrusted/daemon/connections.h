@@ -43,5 +43,7 @@ void connections_link(struct connection *connection, const struct link_told *tol
 /* Says why and closes. */
 void connections_refuse(struct connection *connection, struct err why);
 void connections_close(struct connection *connection);
+/* The store knows the process before what is stored after this. */
+struct err connections_note(const struct instance *instance, const struct store_process *identity);
 /* The process is the instance's from now on. ERR_NO_INSTANCE: it is gone. */
 struct err connections_adopt(struct instance *instance, const struct store_process *identity);

@@ -7,6 +7,7 @@
 
 #include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
+#include "untrusted/daemon/member.h"
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
 
@@ -76,6 +77,7 @@ static void give_up(struct incoming *incoming, struct err why, const char *reaso
     handed_end(&incoming->handed, reason);
     answer(incoming, why, reason);
     incoming_free(incoming);
+    member_candidate_ended(i);
     if (!i->fenced) return;
     i->fenced = false;
     if (!i->process && !i->connection) lifecycle_gone(i);
@@ -86,6 +88,21 @@ static void on_process_ended(void *ctx)
     struct incoming *incoming = ctx;
     process_close(&incoming->process);
     if (!incoming->connection) give_up(incoming, FAIL(PEER_CLOSED), "its process ended before it had taken over");
+}
+
+struct err incoming_note(const struct instance *instance)
+{
+    return connections_note(instance, &instance->incoming->identity);
+}
+
+void incoming_end(struct instance *instance, struct err why, const char *reason)
+{
+    struct connection *c = instance->incoming->connection;
+    instance->incoming->done = NULL; /* whoever ends it answers */
+    if (c)
+        connections_refuse(c, why); /* and give_up follows */
+    else
+        give_up(instance->incoming, why, reason);
 }
 
 void incoming_disconnected(struct incoming *incoming)
@@ -116,6 +133,7 @@ static const char *why_not(const struct instance *i)
 {
     const bool recorded = i->row.state == MANAGER_HELD || i->row.state == MANAGER_STOPPED_STATE;
     if (i->incoming) return "there is an incoming process already";
+    if (i->move) return NULL; /* another vtpmd's manager has told what it is */
     if (!recorded) return "there is no state that another process could have exported";
     if (i->row.version == 0 && i->recorded == 0) return "there is no state that another process could have exported";
     return NULL;

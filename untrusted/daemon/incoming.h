@@ -18,6 +18,11 @@
  */
 void incoming_start(struct instance *instance, json_t *listen, struct handed *handed, act_done *done, void *ctx);
 
+/* A vtpmd that is killed behind the row that makes it the holder knows whose end to wait for. */
+struct err incoming_note(const struct instance *instance);
+/* It ends, because it cannot take over any more. */
+void incoming_end(struct instance *instance, struct err why, const char *reason);
+
 /* Ends it, if it has not taken over. ERR_VERB_STATE: there is none. */
 void incoming_stop(struct instance *instance, act_done *done, void *ctx);
 

@@ -17,6 +17,7 @@ struct connection;
 struct instance;
 struct creation;
 struct incoming;
+struct move;
 struct handed;
 
 enum phase {
@@ -71,6 +72,7 @@ struct instance {
     struct connection *front;  /* a separate front-end that registered */
     struct process *process;   /* that serves it, or is about to */
     struct incoming *incoming; /* another one, that may take over; or NULL */
+    struct move *move;         /* it is to come from another vtpmd; or NULL */
     bool fenced;               /* it has, and vtpmd has not heard of it yet */
     json_t *listens_now;       /* addresses of a process that took over, or NULL: as usual */
     struct store_process identity;

@@ -42,6 +42,8 @@ struct manager_listener {
     void (*incoming)(void *ctx, const struct link_told *told); /* the same, of one that may take over */
     void (*redeemed)(void *ctx, uint64_t channel, const struct instance_id *id); /* it has */
     void (*loaded)(void *ctx, const struct instance_id *id);                     /* a snapshot of its machine */
+    void (*redeeming)(void *ctx, uint64_t channel,
+                      const struct instance_id *id); /* another vtpmd's, if that lets it go */
     void (*resumed)(void *ctx, uint64_t channel, const struct instance_id *id);
     void (*refused)(void *ctx, uint64_t channel, const struct instance_id *id, struct err why);
     /* The manager is lost, after its start was over; before, the functions of the start say so. */

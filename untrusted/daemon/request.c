@@ -51,17 +51,25 @@ static int digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static bool take_bytes(json_t *value, uint8_t *bytes, size_t size)
+bool request_take_hex(const json_t *value, uint8_t *bytes, size_t capacity, size_t *out_size)
 {
     const char *text = json_string_value(value);
-    if (!text || json_string_length(value) != 2 * size) return false;
+    const size_t size = json_string_length(value) / 2;
+    if (!text || json_string_length(value) % 2 != 0 || size > capacity) return false;
     for (size_t i = 0; i < size; i++) {
         int high = digit(text[2 * i]);
         int low = digit(text[2 * i + 1]);
         if (high < 0 || low < 0) return false;
         bytes[i] = (uint8_t)(high << 4 | low);
     }
+    *out_size = size;
     return true;
+}
+
+static bool take_bytes(json_t *value, uint8_t *bytes, size_t size)
+{
+    size_t taken = 0;
+    return request_take_hex(value, bytes, size, &taken) && taken == size;
 }
 
 static bool take_key(json_t *value, void *field)
@@ -85,6 +93,12 @@ static bool take_owner(json_t *value, void *field)
     return json_is_null(value) || take_key(value, request->owner);
 }
 
+static bool take_message(json_t *value, void *field)
+{
+    struct request *request = field;
+    return request_take_hex(value, request->message, sizeof request->message, &request->message_size);
+}
+
 static bool take_signature(json_t *value, void *field)
 {
     return take_bytes(value, field, 64);
@@ -96,7 +110,7 @@ static bool take_signature(json_t *value, void *field)
 #define ON_INSTANCE                                                                                                    \
     (SIGNED | ONLY(REQUEST_SHOW) | ONLY(REQUEST_START) | ONLY(REQUEST_STOP) | ONLY(REQUEST_DECLARE_DEAD) |             \
      ONLY(REQUEST_SUSPEND) | ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOTS) | ONLY(REQUEST_SNAPSHOT_DELETE) |        \
-     ONLY(REQUEST_CHALLENGE) | ONLY(REQUEST_HOLD) | ONLY(REQUEST_AWAIT) | ONLY(REQUEST_STATE))
+     ONLY(REQUEST_CHALLENGE) | ONLY(REQUEST_HOLD) | ONLY(REQUEST_AWAIT) | ONLY(REQUEST_STATE) | ONLY(REQUEST_MOVE))
 #define CREATING (ONLY(REQUEST_CREATE) | ONLY(REQUEST_CLONE))
 
 static const struct member {
@@ -127,6 +141,8 @@ static const struct member {
     {"version", ONLY(REQUEST_AWAIT), false, 0, take_version, "the version of a state"},
     {"wait", ONLY(REQUEST_START), false, AT(wait), take_flag, "true or false"},
     {"incoming", ONLY(REQUEST_START) | ONLY(REQUEST_STOP), false, AT(incoming), take_flag, "true or false"},
+    {"from", ONLY(REQUEST_START), false, AT(from), take_flag, "true or false"},
+    {"message", ONLY(REQUEST_MEMBER), true, 0, take_message, "lower-case hexadecimal digits of at most 1024 bytes"},
     {"verb", ONLY(REQUEST_CHALLENGE), true, AT(act), take_text, "the name of an act"},
     {"name", ONLY(REQUEST_SNAPSHOT) | ONLY(REQUEST_SNAPSHOT_DELETE), true, AT(snapshot), take_text, "a string"},
     {"snapshot", ONLY(REQUEST_REVERT), true, AT(snapshot), take_text, "a string"},
@@ -162,6 +178,9 @@ static const char *const verbs[] = {
     [REQUEST_HOLD] = "hold",
     [REQUEST_AWAIT] = "await",
     [REQUEST_STATE] = "state",
+    [REQUEST_JOIN] = "join",
+    [REQUEST_MOVE] = "move",
+    [REQUEST_MEMBER] = "member",
 };
 
 static const struct member *member_of(enum request_verb verb, const char *name)

@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "abi/peer.h"
 #include "base/err.h"
 #include "base/span.h"
 
@@ -41,6 +42,9 @@ enum request_verb {
     REQUEST_HOLD,
     REQUEST_AWAIT,
     REQUEST_STATE,
+    REQUEST_JOIN,
+    REQUEST_MOVE,
+    REQUEST_MEMBER,
 };
 
 struct request {
@@ -63,6 +67,7 @@ struct request {
     bool declare_dead;
     bool wait;
     bool incoming;
+    bool from; /* another vtpmd, whose connection comes with it */
     bool force;
     bool progress;
     uint64_t since;
@@ -72,6 +77,8 @@ struct request {
     uint8_t owner[32]; /* zeros: the operator */
     uint8_t front_key[32];
     uint8_t signature[64];
+    size_t message_size;
+    uint8_t message[PEER_MESSAGE_MAX]; /* of another manager */
 };
 
 /*
@@ -80,3 +87,6 @@ struct request {
  */
 struct err request_parse(struct span line, struct request *out_request, char out_reason[REQUEST_REASON_SIZE]);
 void request_free(struct request *request);
+
+/* Lower-case hexadecimal digits. False: it is none, or of more bytes. */
+bool request_take_hex(const json_t *value, uint8_t *bytes, size_t capacity, size_t *out_size);

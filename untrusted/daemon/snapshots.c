@@ -94,6 +94,7 @@ static void end_job(void *ctx, struct err result)
         .list = job->list,
         .count = job->count,
         .state = span_of(stored.data, stored.size ? store_state_size(stored) : 0),
+        .whole = stored,
     };
     job->done(job->ctx, &answer);
     free(job->list);

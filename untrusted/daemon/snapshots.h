@@ -34,6 +34,7 @@ struct snapshots_answer {
     const struct snapshot *list;
     size_t count;
     struct span state; /* sealed, without a volatile one behind it */
+    struct span whole; /* with it, as it is stored */
 };
 
 typedef void snapshots_done(void *ctx, const struct snapshots_answer *answer);

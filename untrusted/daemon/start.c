@@ -285,6 +285,8 @@ static const char *why_not(const struct instance *i, bool declare_dead, struct e
     bool gone = i->supervisor->config->rebuild && lifecycle_holder_is_gone(i);
     *out_error = FAIL(DELETED);
     if (i->row.state == MANAGER_DELETED) return err_sentence(*out_error);
+    *out_error = FAIL(MOVED);
+    if (i->row.state == MANAGER_MOVED) return err_sentence(*out_error);
     *out_error = FAIL(VERB_STATE);
     if (i->act.kind != ACT_NONE || (runs && i->phase > PHASE_IDLE && !failed && !rebuild_is_due))
         return "it is running, or another request about it is under way";
@@ -337,7 +339,7 @@ static void adopt_living(struct instance *i)
 void lifecycle_adopt(struct instance *instance)
 {
     struct instance *i = instance;
-    if (i->row.state == MANAGER_DELETED) return;
+    if (i->row.state == MANAGER_DELETED || i->row.state == MANAGER_MOVED) return;
     const struct store_process identity = i->identity;
     if (i->has_identity && !connections_adopt(i, &identity).code) {
         adopt_living(i);

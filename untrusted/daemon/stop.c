@@ -177,6 +177,8 @@ static bool may_begin(struct instance *i, struct err error, const char *wrong, a
 {
     if (i->row.state == MANAGER_DELETED)
         lifecycle_refuse(i, FAIL(DELETED), err_sentence(FAIL(DELETED)), done, ctx);
+    else if (i->row.state == MANAGER_MOVED)
+        lifecycle_refuse(i, FAIL(MOVED), err_sentence(FAIL(MOVED)), done, ctx);
     else if (wrong)
         lifecycle_refuse(i, error, wrong, done, ctx);
     else if (make_way(i))

@@ -13,6 +13,7 @@
 #include "untrusted/daemon/commit.h"
 #include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/lifecycle.h"
+#include "untrusted/daemon/member.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/host/log.h"
 
@@ -185,6 +186,14 @@ static void on_loaded(void *ctx, const struct instance_id *id)
     lifecycle_event(instance, "snapshot-loaded", NULL);
 }
 
+static void on_redeeming(void *ctx, uint64_t channel, const struct instance_id *id)
+{
+    struct supervisor *s = ctx;
+    struct instance *instance = roster_find(&s->roster, id);
+    struct connection *c = connections_find(s, channel);
+    if (c && (!instance || !member_redeeming(instance))) connections_refuse(c, FAIL(FENCED));
+}
+
 static void on_resumed(void *ctx, uint64_t channel, const struct instance_id *id)
 {
     struct supervisor *s = ctx;
@@ -223,6 +232,7 @@ struct manager_listener supervisor_listener(struct supervisor *supervisor)
         .incoming = on_incoming,
         .redeemed = on_redeemed,
         .loaded = on_loaded,
+        .redeeming = on_redeeming,
         .resumed = on_resumed,
         .refused = on_refused,
         .failed = on_failed,
@@ -316,6 +326,7 @@ void supervisor_end(struct supervisor *supervisor)
     if (s->listen_fd >= 0) close(s->listen_fd);
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)
         if (s->connections[i]) connections_close(s->connections[i]);
+    member_end_all(s);
     manager_close(&s->manager);
     commit_end(s);
     committer_close(&s->committer);

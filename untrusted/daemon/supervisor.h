@@ -47,7 +47,8 @@ struct supervisor {
     struct instance **queue_end;
     unsigned starting;
     unsigned starting_max;
-    bool spawning; /* the queue is being worked off */
+    struct move *moves; /* that were asked for here */
+    bool spawning;      /* the queue is being worked off */
     bool ending;
 };
 

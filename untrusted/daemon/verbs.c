@@ -8,6 +8,7 @@
 #include "untrusted/daemon/admin_client.h"
 #include "untrusted/daemon/committer.h"
 #include "untrusted/daemon/incoming.h"
+#include "untrusted/daemon/member.h"
 #include "untrusted/daemon/owner_act.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/store_work.h"
@@ -92,6 +93,7 @@ static void list_from(struct client *c, uint32_t first);
 /* What its commits change; of its state vtpmd may know more than the ledger. */
 static void take_news(struct instance *instance, const struct manager_row *row)
 {
+    if (row->state == MANAGER_MOVED && instance->row.state == MANAGER_MOVED) instance->row = *row;
     instance->row.version = row->version;
     instance->row.reverted = row->reverted;
     instance->row.loads = row->loads;
@@ -314,6 +316,100 @@ static void do_start_incoming(struct client *c, struct instance *instance, const
     incoming_start(instance, request->listen, handed, on_act, c);
 }
 
+/* --- from another vtpmd, whose admin.sock the client has connected to ---------------------------------------------
+ */
+
+/* -1: it was answered. */
+static int take_connection(struct client *c, const char *who)
+{
+    if (c->taken_count != 1) {
+        client_answer_error(c, FAIL(BAD_VALUE), who, "with it comes a connection to the admin.sock of the other vtpmd");
+        return -1;
+    }
+    c->taken_count = 0;
+    return c->taken[0];
+}
+
+static void do_move(struct client *c, const struct request *request)
+{
+    const int there = take_connection(c, request->instance);
+    if (there >= 0) member_move(c->admin->supervisor, there, request->instance, on_act, c);
+}
+
+static void do_start_from(struct client *c, const struct request *request)
+{
+    const int there = take_connection(c, request->instance);
+    if (there >= 0) member_start_incoming(c->admin->supervisor, there, request->instance, request->listen, on_act, c);
+}
+
+static void on_joined_status(void *ctx, struct err result, struct reader *results)
+{
+    struct client *c = ctx;
+    if (!result.code) result = effects_read_status(results, &c->admin->status);
+    if (result.code) {
+        client_answer_error(c, result, NULL, NULL);
+        return;
+    }
+    json_t *view = view_status(c->admin->supervisor, &c->admin->status, &c->admin->device,
+                               (uint64_t)(client_now() - c->admin->born));
+    log_line(LOG_LEVEL_WARNING, "this vtpmd has joined the trust domain %s",
+             json_string_value(json_object_get(view, "domain")));
+    events_add(
+        c->admin->supervisor->events, "joined",
+        json_pack("{s:O, s:O}", "domain", json_object_get(view, "domain"), "member", json_object_get(view, "member")));
+    client_answer(c, "return", view);
+}
+
+static void on_joined(void *ctx, struct err result, const char *reason, struct instance *instance)
+{
+    struct client *c = ctx;
+    (void)instance;
+    if (!result.code)
+        result = manager_ask(c->admin->supervisor->manager, MANAGER_STATUS, span_empty(), on_joined_status, c);
+    if (result.code) client_answer_error(c, result, NULL, reason);
+}
+
+static void do_join(struct client *c, const struct request *request)
+{
+    const int there = take_connection(c, NULL);
+    (void)request;
+    if (there >= 0) member_join(c->admin->supervisor, there, on_joined, c);
+}
+
+static bool pass_state(struct client *c, struct span state)
+{
+    const int fd = memfd_create("state", MFD_CLOEXEC);
+    const bool written =
+        fd >= 0 && write(fd, state.data, state.size) == (ssize_t)state.size && lseek(fd, 0, SEEK_SET) == 0;
+    if (!written && fd >= 0) close(fd);
+    if (written) c->passed = fd;
+    return written;
+}
+
+static void on_member_answered(void *ctx, struct err result, struct span message, uint64_t version, struct span state)
+{
+    struct client *c = ctx;
+    if (!result.code && version > 0 && !pass_state(c, state)) result = FAIL(SYSTEM);
+    if (result.code)
+        client_answer_error(c, result, NULL, NULL);
+    else
+        client_answer(
+            c, "return",
+            json_pack("{s:o, s:I}", "message", view_hex(message.data, message.size), "version", (json_int_t)version));
+}
+
+static void do_member(struct client *c, const struct request *request)
+{
+    const bool joins = request->message_size > 0 && request->message[0] == MEMBER_JOIN;
+    if (joins)
+        events_add(c->admin->supervisor->events, "join-asked",
+                   json_pack("{s:i, s:i}", "pid", (int)c->pid, "uid", (int)c->uid));
+    if (joins)
+        log_line(LOG_LEVEL_WARNING, "another vtpmd asks to join the trust domain, through process %d (user %u)",
+                 (int)c->pid, (unsigned)c->uid);
+    member_answer(c->admin->supervisor, span_of(request->message, request->message_size), on_member_answered, c);
+}
+
 static void do_hold(struct client *c, const struct request *request)
 {
     struct err error = OK;
@@ -343,9 +439,15 @@ static void do_await(struct client *c, const struct request *request)
 
 static void do_start(struct client *c, const struct request *request)
 {
+    if (request->from && request->incoming && !request->swtpm) {
+        do_start_from(c, request);
+        return;
+    }
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
-    if (request->listen && !request->incoming)
+    if (request->from)
+        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "from goes with incoming, and not with swtpm");
+    else if (request->listen && !request->incoming)
         client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "listen goes with incoming; else create said it");
     else if (request->listen && request->swtpm)
         client_answer_error(c, FAIL(BAD_VALUE), instance->row.label,
@@ -455,15 +557,12 @@ static void do_snapshot_delete(struct client *c, const struct request *request)
 static void on_state(void *ctx, const struct snapshots_answer *answer)
 {
     struct client *c = ctx;
-    int fd = answer->result.code ? -1 : memfd_create("state", MFD_CLOEXEC);
-    const bool written = fd >= 0 && write(fd, answer->state.data, answer->state.size) == (ssize_t)answer->state.size &&
-                         lseek(fd, 0, SEEK_SET) == 0;
-    if (!written) {
-        if (fd >= 0) close(fd);
-        client_answer_error(c, answer->result.code ? answer->result : FAIL(SYSTEM), NULL, NULL);
+    struct err result = answer->result;
+    if (!result.code && !pass_state(c, answer->state)) result = FAIL(SYSTEM);
+    if (result.code) {
+        client_answer_error(c, result, NULL, NULL);
         return;
     }
-    c->passed = fd;
     client_answer(
         c, "return",
         json_pack("{s:I, s:I}", "version", (json_int_t)answer->list->version, "size", (json_int_t)answer->state.size));
@@ -701,6 +800,9 @@ static void (*const verbs[])(struct client *c, const struct request *request) = 
     [REQUEST_HOLD] = do_hold,
     [REQUEST_AWAIT] = do_await,
     [REQUEST_STATE] = do_state,
+    [REQUEST_JOIN] = do_join,
+    [REQUEST_MOVE] = do_move,
+    [REQUEST_MEMBER] = do_member,
 };
 
 void verbs_run(struct client *c, const struct request *request)

@@ -7,7 +7,7 @@
 #include "untrusted/daemon/spawn.h"
 #include "untrusted/host/log.h"
 
-#define HEX_MAX 256u /* bytes */
+#define HEX_MAX PEER_MESSAGE_MAX /* bytes */
 
 json_t *view_hex(const uint8_t *bytes, size_t size)
 {
@@ -111,6 +111,16 @@ static bool all_zero(const uint8_t *bytes, size_t size)
     return true;
 }
 
+static json_t *moved_to(const struct manager_row *row)
+{
+    char member[ID_TEXT_SIZE];
+    struct instance_id id;
+    if (row->state != MANAGER_MOVED) return json_null();
+    memcpy(id.bytes, row->holder, sizeof id.bytes);
+    id_format(&id, member);
+    return json_string(member);
+}
+
 json_t *view_owner(const struct manager_row *row)
 {
     return hex_or(row->has_owner, row->owner, sizeof row->owner, json_string("operator"));
@@ -148,6 +158,7 @@ json_t *view_instance(const struct instance *instance)
     (void)json_object_set_new(view, "front-key",
                               hex_or(row->has_front_key, row->front_key, sizeof row->front_key, json_null()));
     set_origin(view, row);
+    (void)json_object_set_new(view, "moved-to", moved_to(row));
     (void)json_object_set_new(view, "suspended", json_boolean(instance_is_suspended(instance)));
     (void)json_object_set_new(view, "reverted", json_boolean(row->reverted));
     (void)json_object_set_new(view, "lockout-heals", json_string(lockout_names[row->lockout_heals]));
@@ -174,7 +185,9 @@ json_t *view_status(const struct supervisor *supervisor, const struct manager_st
                     const struct program_device *device, uint64_t uptime)
 {
     char domain[ID_TEXT_SIZE];
+    char member[ID_TEXT_SIZE];
     id_format(&status->domain, domain);
+    id_format(&status->member, member);
     json_t *manager = json_pack("{s:o, s:o, s:I, s:o}", "mrenclave", view_hex(status->manager, sizeof status->manager),
                                 "mrsigner", view_hex(status->signer, sizeof status->signer), "security-version",
                                 (json_int_t)status->security_version, "release-key",
@@ -193,10 +206,10 @@ json_t *view_status(const struct supervisor *supervisor, const struct manager_st
         (void)snprintf(recovery, sizeof recovery, "%u of %u keys", (unsigned)status->recovery_threshold,
                        (unsigned)status->recovery_count);
     (void)snprintf(nv_index, sizeof nv_index, "0x%08x", (unsigned)status->anchor_nv_index);
-    json_t *view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
+    json_t *view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:I}", "version", VTPM_VERSION,
                              "device", device->name, "limits", device->limits, "memory", device->memory, "domain",
-                             domain, "manager", manager, "instance", instance, "ledger", ledger, "recovery", recovery,
-                             "instances", instances, "uptime", (json_int_t)uptime);
+                             domain, "member", member, "manager", manager, "instance", instance, "ledger", ledger,
+                             "recovery", recovery, "instances", instances, "uptime", (json_int_t)uptime);
     json_t *anchor = json_pack("{s:s, s:s, s:o, s:s, s:o}", "anchor", is_file ? "file" : "tpm", "anchor-place",
                                is_file ? supervisor->config->anchor_file : supervisor->config->anchor_tpm,
                                "anchor-nv-index", is_file ? json_null() : json_string(nv_index), "anchor-limits",
@@ -230,6 +243,8 @@ static const struct {
     {ERR_HELD, "if you know that its process and every copy of it are gone: vtpmctl declare-dead"},
     {ERR_VERB_STATE, "vtpmctl show tells its state; a running one is stopped first (vtpmctl stop)"},
     {ERR_OWNER_SIGNATURE, "the owner signs it: --owner-key KEY.pem; or vtpmctl challenge, for a key that is elsewhere"},
+    {ERR_MOVED, "vtpmctl show tells to which member; vtpmctl move brings it home"},
+    {ERR_OTHER_DOMAIN, "vtpmctl status tells the trust domain of each; vtpmctl join makes an empty vtpmd a member"},
     {ERR_NO_SNAPSHOT, "vtpmctl snapshot --list shows them"},
     {ERR_SNAPSHOT_EXISTS, "choose another name, or delete that one: vtpmctl snapshot --delete"},
     {ERR_FRONT_ENROLLED, "create it with --listen front, and run vtpm-front --key"},

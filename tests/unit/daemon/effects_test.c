@@ -189,7 +189,7 @@ static void a_row_is_checked(void **state)
     assert_int_equal(row.slot, 7);
     assert_true(row.has_owner);
     assert_false(row.has_front_key);
-    row_bytes[4] = 6;
+    row_bytes[4] = MANAGER_MOVED + 1;
     r = reader_of(span_of(row_bytes, sizeof row_bytes));
     assert_err(effects_read_row(&r, &row), BAD_VALUE);
     row_bytes[4] = MANAGER_HELD;

@@ -1,0 +1,314 @@
+#!/usr/bin/python3
+"""Two vtpmd on one machine, each with a store, a ledger and an anchor of its own, in one trust domain: an instance that is
+stopped is brought from one to the other and home again with everything that is in its TPM; a running one moves with its
+first command; and one is killed in the middle, after which the move is finished, or the one that had it goes on.
+"""
+
+import functools
+import os
+import struct
+import subprocess
+import time
+
+from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, program, wait_for
+from machine import control_call
+from tap import LONG, randomness, require, run, test
+from tpm import RC_FAILURE, Tpm, TpmError, signing_key_ecc
+
+PCR, INDEX = 10, 0x01800081
+CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB = 0x02, 0x0E, 0x0C, 0x0D
+PERMANENT, VOLATILE = 1, 2
+KILLS = 200 if LONG else 8
+
+
+@functools.cache
+def hosts():
+    """Two that are members of one domain, on one processor."""
+    first = Daemon()
+    second = Daemon(cpu=first.cpu)
+    joined = ctl(second, "join", "--from", first.socket)
+    require(first.call("status")["domain"] in joined, f"it has joined another domain: {joined}")
+    require(first.call("status")["domain"] == second.call("status")["domain"], "they are of two domains")
+    require(first.call("status")["member"] != second.call("status")["member"], "they are one member")
+    return first, second
+
+
+def move(there, here, label):
+    """Brings it here; it serves when this returns."""
+    ctl(here, "move", label, "--from", there.socket)
+    instance = Instance(here, here.call("show", instance=label))
+    shown = there.call("show", instance=label)
+    require(shown["state"] == "moved" and shown["moved-to"] == here.call("status")["member"], f"{shown}")
+    require(shown["version"] == 0, f"the other one still has its state: {shown}")
+    instance.start()
+    return instance
+
+
+def filled(host, label):
+    instance = host.create(label)
+    client = instance.connect()
+    client.startup()
+    client.nv_define(INDEX, 8)
+    client.nv_write(INDEX, b"a secret")
+    return instance, client, primary(client)
+
+
+def primary(client):
+    handle, reader = client.create_primary(signing_key_ecc())
+    client.flush(handle)
+    return reader.sized()
+
+
+@test
+def a_stopped_instance_moves_there_and_home_with_all_that_its_tpm_has():
+    first, second = hosts()
+    instance, client, before = filled(first, "web1")
+    client.close()
+    stopped = instance.stop()
+    there = move(first, second, "web1")
+    for verb in ("start", "stop", "delete"):
+        said = ctl(first, verb, "web1", fails=True)
+        require("has moved to another vtpmd of its trust domain" in said, f"{verb} is refused with: {said}")
+    shown = there.show()
+    require(shown["id"] == instance.identity and shown["start"] == stopped["start"] + 2, f"{shown}")
+    client = there.connect()
+    client.startup()
+    require(client.nv_read(INDEX, 8) == b"a secret" and primary(client) == before, "it is another TPM")
+    client.nv_write(INDEX, b"another!")
+    client.close()
+    there.stop()
+    home = move(second, first, "web1")
+    require(home.show()["slot"] == shown["slot"] and home.show()["moved-to"] is None, f"{home.show()}")
+    client = home.connect()
+    client.startup()
+    require(client.nv_read(INDEX, 8) == b"another!" and primary(client) == before, "it is another TPM")
+    client.close()
+    home.stop()
+    first.restart()
+    home.start()
+    home.stop()
+    ctl(first, "delete", "web1")
+    second.refuses("MOVED", "start", instance="web1")
+
+
+@test
+def what_was_suspended_is_resumed_where_it_has_moved_to():
+    first, second = hosts()
+    instance = first.create("suspended")
+    client = instance.connect()
+    client.startup()
+    client.pcr_extend(PCR, bytes(32))
+    before = client.pcr_read(PCR)
+    client.close()
+    instance.call("suspend")
+    there = move(first, second, "suspended")
+    client = there.connect()
+    require(client.pcr_read(PCR) == before, "its PCRs are others")
+    client.close()
+    there.stop()
+
+
+@test
+def a_running_one_does_not_move_and_nothing_goes_to_another_domain():
+    first, second = hosts()
+    instance = first.create("stays")
+    require("not ended with a receipt" in ctl(second, "move", "stays", "--from", first.socket, fails=True), "it has moved")
+    instance.stop()
+    stranger = Daemon(cpu=first.cpu)
+    said = ctl(stranger, "move", "stays", "--from", first.socket, fails=True)
+    require("another trust domain" in said, f"it was refused with: {said}")
+    said = ctl(first, "join", "--from", stranger.socket, fails=True)
+    require("never had an instance" in said, f"it was refused with: {said}")
+    instance.start()
+    instance.stop()
+    require(stranger.stop() == 0, stranger.log())
+
+
+def get_blob(control, kind, flags=1):
+    head = control_call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16)
+    code, out_flags, whole, size = struct.unpack(">IIII", head)
+    require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
+    blob = b""
+    while len(blob) < size:
+        blob += control.recv(size - len(blob))
+    return code, blob
+
+
+def exported(instance):
+    """(permanent, volatile) of the instance as it is now, as QEMU asks for them."""
+    with connect_unix(instance.path + ".ctrl") as control:
+        blobs = [get_blob(control, kind) for kind in (PERMANENT, VOLATILE)]
+    require(all(code == 0 and blob for code, blob in blobs), f"{[code for code, _ in blobs]}")
+    return tuple(blob for _, blob in blobs)
+
+
+def give(control, blobs):
+    """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
+    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
+    for kind, blob in zip((PERMANENT, VOLATILE), blobs):
+        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+                "a blob is refused")
+    return struct.unpack(">I", control_call(control, CMD_INIT, struct.pack(">I", 1)))[0]
+
+
+def fails(client):
+    """The TPM answers TPM_RC_FAILURE, or nobody answers any more."""
+    try:
+        client.pcr_read(PCR)
+    except TpmError as error:
+        return error.code == RC_FAILURE
+    except OSError:
+        return True
+    return False
+
+
+# --- one that runs --------------------------------------------------------------------------------------------------------
+
+def incoming(there, here, label):
+    """A process here that waits for what the one there exports. The path of its data socket."""
+    ctl(here, "start", "--incoming", "--from", there.socket, label)
+    path = os.path.join(here.run, "instances", label, "tpm-2.sock")
+    wait_for(lambda: listens(path + ".ctrl"), f"nobody listens at {path}.ctrl: {here.log()}")
+    return path
+
+
+def serving(host, label):
+    instance = host.create(label)
+    client = instance.connect()
+    client.startup()
+    client.pcr_extend(PCR, bytes(32))
+    return instance, client
+
+
+@test
+def of_the_two_that_could_go_on_the_first_one_does():
+    first, second = hosts()
+    for source_first in (True, False):
+        instance, client = serving(first, "decided" if source_first else "redeemed")
+        before = client.pcr_read(PCR)
+        path = incoming(first, second, instance.label)
+        with connect_unix(path + ".ctrl") as control:
+            require(give(control, exported(instance)) == 0, f"what was exported is not taken: {second.log()}")
+            there = Tpm(connect_unix(path))
+            if source_first:
+                require(client.pcr_read(PCR) == before, "the source is another one")
+                require(fails(there), "the target answers as well")
+                require(instance.show()["state"] == "running", f"{instance.show()}")
+                second.refuses("NO_INSTANCE", "show", instance=instance.identity)
+                instance.stop()
+            else:
+                require(there.pcr_read(PCR) == before, f"the target is another one: {second.log()}")
+                require(fails(client), "the source answers as well")
+                there.nv_define(INDEX, 8)
+                moved = Instance(second, second.call("show", instance=instance.label))
+                require(moved.wait_serving()["start"] == 2, f"{moved.show()}")
+                wait_for(lambda: instance.show()["version"] == 0, f"its key is still there: {instance.show()}")
+                require(instance.show()["state"] == "moved", f"{instance.show()}")
+                moved.stop()
+
+
+# --- one is killed in the middle ------------------------------------------------------------------------------------------
+
+@test
+def a_source_that_is_killed_before_the_first_command_goes_on():
+    first, second = hosts()
+    instance, client = serving(first, "goes-on")
+    before = client.pcr_read(PCR)
+    path = incoming(first, second, "goes-on")
+    with connect_unix(path + ".ctrl") as control:
+        require(give(control, exported(instance)) == 0, "what was exported is not taken")
+        there = Tpm(connect_unix(path))
+        first.kill()
+        require(fails(there), "the target answers")
+    first.start()
+    instance.wait_serving()
+    require(client.pcr_read(PCR) == before, "the source is another one")
+    client.close()
+    instance.stop()
+
+
+def either(label, *daemons):
+    """Where the instance is: all others say that it is not there."""
+    where = []
+    for daemon in daemons:
+        try:
+            state = daemon.call("show", instance=label)["state"]
+        except AdminError as error:
+            require(error.name == "NO_INSTANCE", f"{error}")
+            continue
+        where += [daemon] if state != "moved" else []
+    require(len(where) <= 1, f"{label} is at {len(where)} places")
+    return where[0] if where else None
+
+
+@test
+def a_target_that_is_killed_after_the_first_command_finds_it_stopped():
+    first, second = hosts()
+    instance, client = serving(first, "fetched")
+    path = incoming(first, second, "fetched")
+    with connect_unix(path + ".ctrl") as control:
+        require(give(control, exported(instance)) == 0, "what was exported is not taken")
+        there = Tpm(connect_unix(path))
+        command = bytes.fromhex("80010000000c00000144" "0000")  # TPM2_Startup
+        there.stream.sendall(command)
+        wait_for(lambda: instance.show()["state"] == "moved", "it is not asked for")
+        second.kill()
+    second.start()
+    require(fails(client), "the source answers")
+    if either("fetched", first, second) is None:
+        ctl(second, "move", "fetched", "--from", first.socket)
+    moved = Instance(second, second.call("show", instance="fetched"))
+    if moved.show()["state"] == "stopped":
+        moved.start()
+    moved.wait_serving()  # its row was anchored before the kill: its candidate goes on if it was told so, or another one
+    if listens(path):
+        moved.path = path
+    client = moved.recover()
+    client.nv_define(INDEX, 8)
+    client.close()
+    moved.stop()
+
+
+def is_moved(source, target):
+    """False: what vtpmctl had asked for before it was killed is still under way."""
+    asked = subprocess.run([program("vtpmctl"), "--socket", target.socket, "move", "killed", "--from", source.socket],
+                           capture_output=True, text=True, timeout=60, check=False)
+    require(asked.returncode == 0 or "under way here" in asked.stderr, f"it is refused with: {asked.stderr}")
+    return asked.returncode == 0
+
+
+@test
+def a_move_that_breaks_off_anywhere_is_finished_by_asking_again():
+    """Killed while it is asked for: the asker, the asked, or vtpmctl. One has it at most, and in the end the asker."""
+    source, target = hosts()
+    instance, client, before = filled(source, "killed")
+    client.close()
+    instance.stop()
+    began = time.monotonic()
+    move(source, target, "killed").stop()
+    took = time.monotonic() - began
+    for _ in range(KILLS):
+        source, target = target, source
+        victim = randomness.choice((source, target, None))
+        asking = subprocess.Popen([program("vtpmctl"), "--socket", target.socket, "move", "killed", "--from", source.socket],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(randomness.uniform(0, took / 2))
+        (victim or asking).kill()
+        asking.wait(60)
+        if victim:
+            victim.start()
+        either("killed", source, target)
+        wait_for(lambda: is_moved(source, target), "it does not come, however often it is asked for")
+        require(either("killed", source, target) is target, "it is not where it was moved to")
+        shown = source.call("show", instance="killed")
+        require(shown["state"] == "moved" and shown["version"] == 0, f"{shown}")
+    moved = Instance(target, target.call("show", instance="killed"))
+    moved.start()
+    client = moved.connect()
+    client.startup()
+    require(client.nv_read(INDEX, 8) == b"a secret" and primary(client) == before, "it is another TPM")
+    client.close()
+    moved.stop()
+
+
+run()
