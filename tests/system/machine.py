@@ -316,6 +316,12 @@ class Host:
         self.instance.wait_for("its TPM goes on without the machine", state="stopped")
 
 
+def listens(path):
+    """Without a connection, which may be all that it waits for. A socket is there before it listens (proc_net_unix)."""
+    with open("/proc/net/unix", encoding="utf-8") as file:
+        return any(line.split()[3] == "00010000" and line.endswith(f" {path}\n") for line in file.readlines()[1:])
+
+
 def libvirts_swtpm(executable="swtpm", state=None, more=("--flags", "not-need-init")):
     """A swtpm, Debian's unless another is named, as libvirt starts it: without a data channel of its own. Its control socket,
     and the process."""
@@ -323,7 +329,7 @@ def libvirts_swtpm(executable="swtpm", state=None, more=("--flags", "not-need-in
     path = os.path.join(directory, "swtpm.ctrl")
     swtpm = Process("swtpm", [executable, "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}", "--tpmstate",
                               f"dir={state or directory}", *more], directory)
-    swtpm.wait_until(lambda: os.path.exists(path), "its socket exists")
+    swtpm.wait_until(lambda: listens(path), "it listens")
     return path, swtpm
 
 

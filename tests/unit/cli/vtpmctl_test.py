@@ -1045,7 +1045,7 @@ def bash_completes_commands_and_options(place):
 def bash_completes_every_command_and_option_that_there_is(place):
     usage = place.succeeds("--help")
     commands = re.findall(r"^  ((?:store )?[a-z-]+)", usage, re.MULTILINE)
-    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 21,
+    tap.require({command.split()[0] for command in commands} <= set(complete(place, "")) and len(commands) == 23,
                 f"commands: {complete(place, '')}")
     for command in commands:
         for line in usage.splitlines():
