@@ -49,6 +49,8 @@ HOLDS = [
     ("an_honest_crash_locks_nobody_out_of_an_extended_anchor", "commit", "RECORDS=12 HONEST EXTEND FORGET ENCLAVES=3"),
     ("a_late_move_harms_no_anchor_that_compares", "commit", "RECORDS=10 HONEST LATE"),
     ("of_an_export_one_enclave_goes_on", "export", ""),
+    ("an_instance_that_moves_is_at_one_member_and_never_lost", "move", "VERSIONS=2"),
+    ("an_instance_that_two_members_ask_for_is_at_one_and_never_lost", "move", "MANAGERS=3 STARTS=2 VERSIONS=1"),
 ]
 # Larger bounds, where a search takes up to some minutes
 HOLDS_LONG = [
@@ -57,6 +59,8 @@ HOLDS_LONG = [
     ("nothing_answered_is_undone_in_nine_records_with_none_forgotten", "commit", "RECORDS=9"),
     ("a_copy_that_was_cut_off_is_bounded_in_eight_records", "commit", "RECORDS=8 LEASES FORGET"),
     ("three_crashes_and_four_commits_lock_nobody_out", "commit", "RECORDS=14 HONEST EXTEND FORGET ENCLAVES=3 VERSIONS=4"),
+    ("an_instance_that_moves_and_commits_is_at_one_member", "move", "VERSIONS=3"),
+    ("an_instance_that_commits_while_two_members_ask_is_at_one", "move", "MANAGERS=3 STARTS=2 VERSIONS=2"),
 ]
 REACHED = [
     ("k1_comes_into_being", "link", "K1"),
@@ -80,6 +84,7 @@ REACHED = [
     ("a_crash_before_the_start_record_is_anchored_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_STARTING"),
     ("a_crash_between_records_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_SERVING"),
     ("an_export_is_taken_back_and_another_one_taken_over", "export", ""),
+    ("a_candidate_takes_over_and_the_instance_comes_home", "move", "VERSIONS=2"),
 ]
 # What the threat model says does not hold, and what was left out of a protocol on purpose
 BROKEN = [
@@ -132,6 +137,11 @@ BROKEN = [
     ("an_export_that_no_commit_ends_forks_the_tpm", "export", "OPEN_ANSWERS"),
     ("an_export_of_any_version_brings_an_old_one_back", "export", "NO_VERSION"),
     ("an_export_that_nobody_records_forks_the_tpm", "export", "UNASKED"),
+    ("a_move_that_is_told_before_the_anchor_is_undone", "move", "VERSIONS=2 ANSWER_BEFORE_ANCHOR"),
+    ("a_key_that_is_erased_before_the_other_record_is_lost", "move", "VERSIONS=2 CONFIRM_EARLY"),
+    ("a_confirmation_of_an_earlier_stay_loses_the_instance", "move", "VERSIONS=2 UNCONFIRMED_START"),
+    ("a_move_that_any_member_is_told_goes_to_two", "move", "MANAGERS=3 STARTS=2 VERSIONS=1 ANY_MEMBER"),
+    ("a_move_of_any_version_brings_an_old_one_back", "move", "VERSIONS=2 NO_VERSION"),
 ]
 
 
