@@ -203,9 +203,10 @@ enum manager_origin {
  * A row on K1, MANAGER_ROW_SIZE bytes: u32 slot, u8 state, u8 has owner, u8 has enrolled front-end key, u8 origin (enum
  * manager_origin), u8[16] id, u8[64] label, u64 epoch, u64 start, u64 version, u64 created (host's clock, ns), u64
  * deaths declared, u8[32] SHA-256 of the newest sealed state, u8[32] owner key, u8[32] enrolled front-end key, u8[32]
- * holder key (moved: u8[16] id of the member that has it now, zeros), u8[32] SHA-256 of the sealed volatile state that the next start resumes from (zeros: none), u8[16] id of
- * the source (a clone; else zeros), u8 what heals lockout, u8 1 if reverted and not started since (else 0), u8 family
- * of the TPM (enum peer_family), u8 snapshots (enum peer_snapshots), u32 how often one was loaded
+ * holder key (moved: u8[16] id of the member that has it now, zeros), u8[32] SHA-256 of the sealed volatile state that
+ * the next start resumes from (zeros: none), u8[16] id of the source (a clone; else zeros), u8 what heals lockout, u8 1
+ * if reverted and not started since (else 0), u8 family of the TPM (enum peer_family), u8 snapshots (enum
+ * peer_snapshots), u32 how often one was loaded
  */
 #define MANAGER_ROW_SIZE     (8u + 16u + 64u + 5u * 8u + 5u * 32u + 16u + 8u)
 #define MANAGER_LIST_MAX     24u /* rows in one answer */

@@ -113,6 +113,41 @@ def control_call(stream, number, body=b"", size=4, descriptors=()):
     return answer
 
 
+# --- a TPM's state, as QEMU asks for it and gives it ---------------------------------------------------------------------
+
+CMD_INIT, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_STOP = 0x02, 0x0C, 0x0D, 0x0E
+PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
+NO_BLOB = 0x800
+
+
+def get_blob(control, kind, flags=1):
+    head = control_call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16)
+    code, out_flags, whole, size = struct.unpack(">IIII", head)
+    require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
+    blob = b""
+    while len(blob) < size:
+        blob += control.recv(size - len(blob))
+    return code, blob
+
+
+def exported(instance):
+    """(permanent, volatile) of the instance as it is now."""
+    with connect_unix(instance.path + ".ctrl") as control:
+        blobs = [get_blob(control, kind) for kind in (PERMANENT, VOLATILE)]
+        require(get_blob(control, SAVESTATE) == (NO_BLOB, b""), "a TPM 2.0 has a savestate")
+    require(all(code == 0 and blob for code, blob in blobs), f"{[code for code, _ in blobs]}")
+    return tuple(blob for _, blob in blobs)
+
+
+def give(control, blobs):
+    """STOP, SET_STATEBLOB and INIT; the result of INIT."""
+    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
+    for kind, blob in zip((PERMANENT, VOLATILE), blobs):
+        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+                "a blob is refused")
+    return struct.unpack(">I", control_call(control, CMD_INIT, struct.pack(">I", 1)))[0]
+
+
 class Qmp:
     """QEMU's machine protocol: an answer to each command; events in between are kept."""
 
@@ -314,12 +349,6 @@ class Host:
     def end(self):
         self.machine.end()
         self.instance.wait_for("its TPM goes on without the machine", state="stopped")
-
-
-def listens(path):
-    """Without a connection, which may be all that it waits for. A socket is there before it listens (proc_net_unix)."""
-    with open("/proc/net/unix", encoding="utf-8") as file:
-        return any(line.split()[3] == "00010000" and line.endswith(f" {path}\n") for line in file.readlines()[1:])
 
 
 def libvirts_swtpm(executable="swtpm", state=None, more=("--flags", "not-need-init")):

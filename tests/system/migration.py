@@ -16,16 +16,14 @@ import subprocess
 import time
 
 from harness import Daemon, connect_unix, listens, new_directory, program, wait_for
-from machine import (BOOT_TIMEOUT, COMMAND_LINE, EXTENDING_PCR, Machine, control_call, libvirts_swtpm, require_extensions,
-                     snapshots_file)
+from machine import (BOOT_TIMEOUT, CMD_INIT, CMD_SET_STATEBLOB, CMD_STOP, COMMAND_LINE, EXTENDING_PCR, PERMANENT, VOLATILE, Machine,
+                     control_call, exported, get_blob, give, libvirts_swtpm, require_extensions, snapshots_file)
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
 from tpm12_client import Tpm12
 
-CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_SHUTDOWN = 0x02, 0x0E, 0x0C, 0x0D, 0x03
-CMD_LOCK_STORAGE, CMD_HASH_START, CMD_HASH_END = 0x13, 0x06, 0x08
-PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
-TPM_FAIL, NO_BLOB = 0x09, 0x800
+CMD_SHUTDOWN, CMD_LOCK_STORAGE, CMD_HASH_START, CMD_HASH_END = 0x03, 0x13, 0x06, 0x08
+TPM_FAIL = 0x09
 PCR, INDEX = 10, 0x01800080
 
 
@@ -331,34 +329,6 @@ def a_swtpm_that_has_ended_leaves_its_tpm_to_one_that_is_incoming():
 
 
 # --- what a host may try with what was exported ---------------------------------------------------------------------------
-
-def get_blob(control, kind, flags=1):
-    head = control_call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16)
-    code, out_flags, whole, size = struct.unpack(">IIII", head)
-    require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
-    blob = b""
-    while len(blob) < size:
-        blob += control.recv(size - len(blob))
-    return code, blob
-
-
-def exported(instance):
-    """(permanent, volatile) of the instance as it is now, as QEMU asks for them."""
-    with connect_unix(instance.path + ".ctrl") as control:
-        blobs = [get_blob(control, kind) for kind in (PERMANENT, VOLATILE)]
-        require(get_blob(control, SAVESTATE) == (NO_BLOB, b""), "a TPM 2.0 has a savestate")
-    require(all(code == 0 and blob for code, blob in blobs), f"{[code for code, _ in blobs]}")
-    return tuple(blob for _, blob in blobs)
-
-
-def give(control, blobs):
-    """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
-    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
-    for kind, blob in zip((PERMANENT, VOLATILE), blobs):
-        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
-                "a blob is refused")
-    return struct.unpack(">I", control_call(control, CMD_INIT, struct.pack(">I", 1)))[0]
-
 
 class Target:
     """A process that waits for an export, without a machine."""

@@ -6,18 +6,15 @@ first command; and one is killed in the middle, after which the move is finished
 
 import functools
 import os
-import struct
 import subprocess
 import time
 
 from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, program, wait_for
-from machine import control_call
+from machine import exported, give
 from tap import LONG, randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError, signing_key_ecc
 
 PCR, INDEX = 10, 0x01800081
-CMD_INIT, CMD_STOP, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB = 0x02, 0x0E, 0x0C, 0x0D
-PERMANENT, VOLATILE = 1, 2
 KILLS = 200 if LONG else 8
 
 
@@ -122,33 +119,6 @@ def a_running_one_does_not_move_and_nothing_goes_to_another_domain():
     instance.start()
     instance.stop()
     require(stranger.stop() == 0, stranger.log())
-
-
-def get_blob(control, kind, flags=1):
-    head = control_call(control, CMD_GET_STATEBLOB, struct.pack(">III", flags, kind, 0), 16)
-    code, out_flags, whole, size = struct.unpack(">IIII", head)
-    require(out_flags == 0 and whole == size, f"flags {out_flags}, {size} of {whole} bytes")
-    blob = b""
-    while len(blob) < size:
-        blob += control.recv(size - len(blob))
-    return code, blob
-
-
-def exported(instance):
-    """(permanent, volatile) of the instance as it is now, as QEMU asks for them."""
-    with connect_unix(instance.path + ".ctrl") as control:
-        blobs = [get_blob(control, kind) for kind in (PERMANENT, VOLATILE)]
-    require(all(code == 0 and blob for code, blob in blobs), f"{[code for code, _ in blobs]}")
-    return tuple(blob for _, blob in blobs)
-
-
-def give(control, blobs):
-    """STOP, SET_STATEBLOB and INIT, as QEMU does; the result of INIT."""
-    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
-    for kind, blob in zip((PERMANENT, VOLATILE), blobs):
-        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
-                "a blob is refused")
-    return struct.unpack(">I", control_call(control, CMD_INIT, struct.pack(">I", 1)))[0]
 
 
 def fails(client):

@@ -123,8 +123,8 @@ struct err ledger_loaded(struct ledger *ledger);
 struct err ledger_meet_anchor(struct ledger *ledger, const uint8_t seen[ANCHOR_VALUE_SIZE], bool *out_behind);
 
 /*
- * The ledger becomes a member of this domain, with the store that is to be asked for. ERR_NOT_EMPTY: it has had an instance, or recovery keys,
- * whose holders are others than that domain's.
+ * The ledger becomes a member of this domain, with the store that is to be asked for. ERR_NOT_EMPTY: it has had an
+ * instance, or recovery keys, whose holders are others than that domain's.
  */
 struct err ledger_join(struct ledger *ledger, const struct instance_id *domain, const uint8_t key[DOMAIN_KEY_SIZE]);
 struct err ledger_check_join(const struct ledger *ledger);

@@ -41,22 +41,14 @@ static int begin(void **state)
     return 0;
 }
 
-static void end_rig(struct rig *rig)
-{
-    rig_end(rig);
-    struct rig_shared *shared = rig->shared;
-    memset(rig, 0, sizeof *rig);
-    rig->shared = shared;
-}
-
 static int finish(void **state)
 {
     (void)state;
     fake_instance_close(&holder);
     fake_instance_close(&candidate);
-    end_rig(&home);
-    end_rig(&away);
-    end_rig(&third);
+    rig_forget(&home);
+    rig_forget(&away);
+    rig_forget(&third);
     return 0;
 }
 
@@ -274,7 +266,7 @@ static void a_manager_of_another_domain_gets_nothing(void **state)
     memcpy(question.bytes + 8, ours.bytes + 8, INSTANCE_ID_SIZE); /* it says that it is of this one */
     assert_int_equal(rig_member_answer(&home, &question, NULL), ERR_PEER_TRANSCRIPT);
     assert_only_at(&home);
-    end_rig(&other);
+    rig_forget(&other);
 }
 
 static void a_manager_of_another_image_is_let_in_nowhere(void **state)
@@ -286,11 +278,11 @@ static void a_manager_of_another_image_is_let_in_nowhere(void **state)
     rig_identities("the manager image", "the instance image");
     assert_int_equal(rig_member(&other, &home, MEMBER_JOIN, NULL, NULL), ERR_PEER_REPORT);
     rig_identities("another manager image", "the instance image");
-    end_rig(&other);
+    rig_forget(&other);
     rig_open(&other);
     const struct rig_message question = ask(&third, MEMBER_LOOK, &row.id);
     assert_int_equal(rig_member_answer(&other, &question, NULL), ERR_OTHER_DOMAIN);
-    end_rig(&other);
+    rig_forget(&other);
 }
 
 static void to_a_weaker_anchor_nothing_goes(void **state)
@@ -304,7 +296,7 @@ static void to_a_weaker_anchor_nothing_goes(void **state)
     question = ask(&other, MEMBER_JOIN, NULL);
     question.bytes[2] = ANCHOR_FILE - 1;
     assert_int_equal(rig_member_answer(&home, &question, NULL), ERR_WEAKER_ANCHOR);
-    end_rig(&other);
+    rig_forget(&other);
 }
 
 /* O1: within the domain it moves without its owner, who is asked there as he was here. */
@@ -395,7 +387,7 @@ static void a_ledger_recovered_from_a_record_of_ones_own_is_no_member(void **sta
     const struct rig_message question = ask(&third, MEMBER_LOOK, &row.id);
     assert_int_equal(rig_member_answer(&forger, &question, NULL), ERR_PEER_TRANSCRIPT);
     assert_only_at(&home);
-    end_rig(&forger);
+    rig_forget(&forger);
 }
 
 /* ---- what is put back ---- */

@@ -29,19 +29,11 @@ static int begin(void **state)
     return 0;
 }
 
-static void forget(struct rig *rig)
-{
-    rig_end(rig);
-    struct rig_shared *shared = rig->shared;
-    memset(rig, 0, sizeof *rig);
-    rig->shared = shared;
-}
-
 static int finish(void **state)
 {
     (void)state;
-    forget(&old);
-    forget(&new);
+    rig_forget(&old);
+    rig_forget(&new);
     return 0;
 }
 
@@ -156,7 +148,7 @@ static void each_changed_byte_of_a_greeting_is_refused(void **state)
 static void a_lower_security_version_is_refused(void **state)
 {
     (void)state;
-    forget(&old);
+    rig_forget(&old);
     rig_identities(OLD, "the instance image");
     rig_image.security_version = 3;
     rig_open(&old);
@@ -179,7 +171,7 @@ static void an_image_with_another_security_version_than_the_manifests_does_not_t
 static void without_a_release_key_nothing_is_given(void **state)
 {
     (void)state;
-    forget(&old);
+    rig_forget(&old);
     memset(rig_image.release_key, 0, sizeof rig_image.release_key);
     rig_identities(OLD, "the instance image");
     rig_image.security_version = 1;

@@ -22,19 +22,11 @@ static int begin(void **state)
     return 0;
 }
 
-static void forget(struct rig *rig)
-{
-    rig_end(rig);
-    struct rig_shared *shared = rig->shared;
-    memset(rig, 0, sizeof *rig);
-    rig->shared = shared;
-}
-
 static int finish(void **state)
 {
     (void)state;
-    forget(&old);
-    forget(&new);
+    rig_forget(&old);
+    rig_forget(&new);
     return 0;
 }
 
@@ -121,8 +113,8 @@ static void members_know_each_other_when_both_were_upgraded(void **state)
     rig_reopen(&next_member);
     assert_int_equal(rig_member(&next_member, &new, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
     assert_int_equal(rig_member(&next_member, &new, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
-    forget(&member);
-    forget(&next_member);
+    rig_forget(&member);
+    rig_forget(&next_member);
 }
 
 /* U1: the image that was handed over from opens nothing any more. */

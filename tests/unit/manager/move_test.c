@@ -42,21 +42,13 @@ static int begin(void **state)
     return 0;
 }
 
-static void end_rig(struct rig *rig)
-{
-    rig_end(rig);
-    struct rig_shared *shared = rig->shared;
-    memset(rig, 0, sizeof *rig);
-    rig->shared = shared;
-}
-
 static int finish(void **state)
 {
     (void)state;
     fake_instance_close(&holder);
     fake_instance_close(&candidate);
-    end_rig(&home);
-    end_rig(&away);
+    rig_forget(&home);
+    rig_forget(&away);
     return 0;
 }
 
@@ -122,7 +114,7 @@ static void a_join_is_answered_when_it_is_anchored(void **state)
     now = domain_of(&other);
     const struct instance_id domain = domain_of(&home);
     assert_memory_equal(&now, &domain, sizeof now);
-    end_rig(&other);
+    rig_forget(&other);
 }
 
 static void whoever_has_had_an_instance_or_has_recovery_keys_does_not_join(void **state)
@@ -135,12 +127,12 @@ static void whoever_has_had_an_instance_or_has_recovery_keys_does_not_join(void 
     assert_int_equal(rig_member(&other, &home, MEMBER_JOIN, NULL, NULL), ERR_NOT_EMPTY);
     assert_int_equal(rig_delete(&other, &own.id, NULL), ERR_NONE);
     assert_int_equal(rig_member(&other, &home, MEMBER_JOIN, NULL, NULL), ERR_NOT_EMPTY);
-    end_rig(&other);
+    rig_forget(&other);
     other.recovery = (struct recovery_rule){.threshold = 1, .count = 1};
     assert_ok(x25519_generate(fake_instance_crypto(), &other.holders[0]));
     rig_open(&other);
     assert_int_equal(rig_member(&other, &home, MEMBER_JOIN, NULL, NULL), ERR_NOT_EMPTY);
-    end_rig(&other);
+    rig_forget(&other);
 }
 
 /* ---- one that is stopped ---- */

@@ -103,6 +103,14 @@ void rig_end(struct rig *rig)
     rig->pid = 0;
 }
 
+void rig_forget(struct rig *rig)
+{
+    rig_end(rig);
+    struct rig_shared *shared = rig->shared;
+    memset(rig, 0, sizeof *rig);
+    rig->shared = shared;
+}
+
 /* ---- effects ---- */
 
 static uint8_t *take_arena(struct rig *rig, size_t size)

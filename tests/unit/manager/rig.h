@@ -85,6 +85,8 @@ void rig_identities(const char *manager, const char *instance);
 /* A new life of the program, BLANK. The zeroed disk of a new rig stays; a K1 is not there yet. */
 void rig_boot(struct rig *rig);
 void rig_end(struct rig *rig);
+/* The same, and its disk with it: a new rig, but for the memory that its lives share. */
+void rig_forget(struct rig *rig);
 
 /* One call, and all exchanges that follow from it; the first err code. Effects are in rig->effects. */
 uint16_t rig_call(struct rig *rig, uint32_t number, struct span body);
