@@ -230,7 +230,8 @@ def a_target_that_is_killed_after_the_first_command_finds_it_stopped():
     moved = Instance(second, second.call("show", instance="fetched"))
     if moved.show()["state"] == "stopped":
         moved.start()
-    moved.wait_serving()  # its row was anchored before the kill: its candidate goes on if it was told so, or another one
+    # Its row was anchored before the kill: its candidate goes on if it was told so, or another one, which awaits a reset.
+    moved.wait_for("it does not run", state="running")
     if listens(path):
         moved.path = path
     client = moved.recover()
