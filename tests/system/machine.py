@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 
-from harness import Daemon, Process, connect_unix, listens, new_directory, program, wait_for
+from harness import Daemon, IMAGE, MANAGER_IMAGE, Process, connect_unix, listens, new_directory, program, wait_for
 from tap import require
 
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -36,6 +36,7 @@ COMMAND_LINE = "console=ttyS0 quiet" + SECRET_MEMORY
 MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk", "dm-mod",
            "dm-crypt", "gf128mul", "ecb", "xts"]
 PROGRAMS = ["tpm2", "cryptsetup", "systemd-cryptenroll", "mkfs.ext4"]
+OURS = ["vtpmctl", "vtpmd", "vtpm-cpu", "vtpm-instance"]
 # What the programs load while they run, which ldd does not name.
 PLUGINS = ["libtss2-tcti-device.so.0", "libtss2-esys.so.0", "libtss2-mu.so.0", "libtss2-rc.so.0",
            "cryptsetup/libcryptsetup-token-systemd-tpm2.so"]
@@ -52,7 +53,7 @@ mount -t tmpfs tmpfs /run
 dmesg -n 1
 for module in {" ".join(MODULES)}; do insmod /modules/$module.ko; done
 mount -o ro /dev/vda /tools
-export PATH=/bin:/tools/bin TPM2TOOLS_TCTI=device:/dev/tpmrm0 DM_DISABLE_UDEV=1 HOME=/tmp TERM=dumb
+export PATH=/bin:/tools/bin:/tools/build/bin TPM2TOOLS_TCTI=device:/dev/tpmrm0 DM_DISABLE_UDEV=1 HOME=/tmp TERM=dumb
 cd /tmp
 exec <>/dev/ttyS1 >&0 2>&1
 stty raw -echo
@@ -436,12 +437,14 @@ def tools():
     """The path of a file system with the programs and what they load."""
     root, path = (os.path.join(new_directory(), name) for name in ("root", "tools"))
     copied = {f"bin/{name}": shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin") for name in PROGRAMS}
-    copied["bin/vtpmctl"] = program("vtpmctl")
+    for name in OURS:
+        copied[f"build/bin/{name}"] = program(name)
     for name in PLUGINS:
         copied[f"lib/x86_64-linux-gnu/{name}"] = os.path.join(LIBRARIES, name)
     for source in list(copied.values()):
         for library in libraries_of(source):
             copied[library.lstrip("/")] = library
+    copied |= {f"build/enclave/{os.path.basename(path)}": path for path in (MANAGER_IMAGE, IMAGE)}
     for target, source in copied.items():
         target = os.path.join(root, target)
         os.makedirs(os.path.dirname(target), exist_ok=True)

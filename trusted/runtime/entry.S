@@ -128,8 +128,8 @@ started:     .long 0
 enclave_dead: .long 0
 
 /*
- * What XRSTOR loads: in the compacted format, because the standard one with XSTATE_BV[1] = 0 sets MXCSR to 1F80. MXCSR
- * is 1FBF: all exceptions masked, all sticky flags set already, so that no operand changes the timing by setting one.
+ * What XRSTOR loads: in the standard format, which no processor with XSAVE lacks. MXCSR is 1FBF: all exceptions masked,
+ * all sticky flags set already, so that no operand changes the timing by setting one.
  */
     .section .rodata
     .balign 64
@@ -137,8 +137,7 @@ clean_state:
     .skip 24, 0
     .long 0x1FBF
     .skip 484, 0
-    .quad 2                  /* XSTATE_BV: SSE from here, all else in its initial state (x87: FCW 037F) */
-    .quad 0x8000000000000002 /* XCOMP_BV */
-    .skip 48, 0
+    .quad 2 /* XSTATE_BV: SSE from here, all else in its initial state (x87: FCW 037F) */
+    .skip 56, 0
 
     .section .note.GNU-stack, "", @progbits

@@ -52,7 +52,8 @@ __attribute__((format(printf, 2, 3))) static struct doctor_finding advise(struct
 static const struct {
     const char *name;
     unsigned bit;
-} features[] = {{"PCLMULQDQ", 1}, {"SSSE3", 9}, {"SSE4.1", 19}, {"AES-NI", 25}, {"RDRAND", 30}};
+} features[] = {{"PCLMULQDQ", 1}, {"SSSE3", 9},  {"SSE4.1", 19},
+                {"AES-NI", 25},   {"XSAVE", 27}, {"RDRAND", 30}}; /* 27: OSXSAVE, the kernel's use of it */
 
 static struct doctor_finding judge_processor(const struct doctor_facts *f, enum device_kind)
 {
@@ -62,14 +63,11 @@ static struct doctor_finding judge_processor(const struct doctor_facts *f, enum 
         const size_t used = strlen(missing);
         (void)snprintf(missing + used, sizeof missing - used, " %s", features[i].name);
     }
-    if (!f->XSAVEC) (void)strcat(missing, " XSAVEC"); /* its format is what enclaves enter and leave with */
     if (!*missing) return say(DOCTOR_OK, "%s, %s%s", f->vendor, f->brand, f->hypervisor ? "; a guest" : "");
     const struct doctor_finding found = say(DOCTOR_PROBLEM, "%s, %s: it lacks%s", f->vendor, f->brand, missing);
     if (f->hypervisor)
-        return advise(
-            found,
-            "give this guest the processor of its host (QEMU: -accel kvm -cpu host); QEMU's own, without KVM, runs "
-            "no enclave");
+        return advise(found,
+                      "give this guest the processor of its host (QEMU: -accel kvm -cpu host; without KVM: -cpu max)");
     return advise(found, "the enclaves' cryptography cannot run here: use a newer processor");
 }
 

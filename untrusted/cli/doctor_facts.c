@@ -26,8 +26,6 @@
 
 #define SERVICE_USER    "vtpm"
 #define SERVICE_GROUPS  64
-#define LEAF_XSAVE      0x0Du
-#define BIT_XSAVEC      (UINT32_C(1) << 1) /* CPUID.0DH.1:EAX */
 #define LEAF_SGX        0x12u
 #define LEAF_BRAND      0x80000002u
 #define MSR_FEATURE     0x3A
@@ -71,7 +69,6 @@ static void look_at_processor(struct doctor_facts *f)
         memcpy(f->brand + i * sizeof part, part, sizeof part);
     }
     if (__get_cpuid(1, &a, &b, &c, &d)) f->features = c;
-    f->XSAVEC = __get_cpuid_count(LEAF_XSAVE, 1, &a, &b, &c, &d) && a & BIT_XSAVEC;
     f->hypervisor = f->features & BIT_HYPERVISOR;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
     f->SGX = b & BIT_SGX;

@@ -27,7 +27,6 @@ struct doctor_facts {
     char vendor[13];
     char brand[49];
     uint32_t features;    /* 1: ECX */
-    bool XSAVEC;          /* 0DH.1 */
     bool SGX, SGX_LC;     /* 7.0 */
     bool SGX1, SGX2;      /* 12H.0 */
     uint64_t epc_size;    /* 12H.2 and on, bytes */

@@ -118,6 +118,7 @@ static struct err become(const char *user)
 {
     if (!user) return OK;
     const struct passwd *entry = getpwnam(user);
+    if (!entry) log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user", user);
     ENSURE(entry, USAGE);
     ENSURE(setgroups(0, NULL) == 0 && setresgid(entry->pw_gid, entry->pw_gid, entry->pw_gid) == 0, SANDBOX);
     ENSURE(setresuid(entry->pw_uid, entry->pw_uid, entry->pw_uid) == 0, SANDBOX);
