@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define START_TIME_FIELD 22 /* of /proc/PID/stat, proc(5) */
+#define NOTIFY           "NOTIFY_SOCKET="
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -78,6 +79,19 @@ static int give(posix_spawn_file_actions_t *actions, const int *fds, size_t coun
     return result ? result : posix_spawn_file_actions_addclosefrom_np(actions, PROCESS_FIRST_FD + (int)count);
 }
 
+/* systemd listens to vtpmd alone. The array is the caller's to free, and NULL if there is no memory. */
+static char **environment_of_child(void)
+{
+    size_t count = 0;
+    size_t kept = 0;
+    while (environ[count])
+        count++;
+    char **environment = calloc(count + 1, sizeof *environment);
+    for (size_t i = 0; environment && i < count; i++)
+        if (strncmp(environ[i], NOTIFY, strlen(NOTIFY)) != 0) environment[kept++] = environ[i];
+    return environment;
+}
+
 static int spawn_with(pid_t *pid, char *const argv[], posix_spawn_file_actions_t *actions,
                       posix_spawnattr_t *attributes)
 {
@@ -92,7 +106,10 @@ static int spawn_with(pid_t *pid, char *const argv[], posix_spawn_file_actions_t
     if (!result)
         result =
             posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-    return result ? result : posix_spawn(pid, argv[0], actions, attributes, argv, environ);
+    char **environment = environment_of_child();
+    if (!result) result = environment ? posix_spawn(pid, argv[0], actions, attributes, argv, environment) : ENOMEM;
+    free(environment);
+    return result;
 }
 
 struct err process_spawn(char *const argv[], const int *fds, size_t count, struct store_process *out_identity)
