@@ -190,6 +190,11 @@ static void explain(struct err error, const struct secret_place *place)
     log_line(LOG_LEVEL_ERROR, "%s", err_sentence(error));
     if (error.code == ERR_SECRET_MISSING && place->kind == SECRET_FILE)
         log_line(LOG_LEVEL_ERROR, "to make a new one: vtpm-cpu --init --secret file:%s", place->path);
+    if (error.code == ERR_SECRET_UNUSABLE && place->kind == SECRET_FILE)
+        log_line(LOG_LEVEL_ERROR,
+                 "%s: nobody but the user who runs this may read it (a service's secret is made by its user: "
+                 "runuser -u vtpm -- vtpm-cpu --init)",
+                 place->path);
     if (error.code == ERR_SECRET_MISSING && place->kind == SECRET_PASSPHRASE)
         log_line(LOG_LEVEL_ERROR, "to make a new one: vtpm-cpu --init --secret passphrase:%d,salt=%s", place->fd,
                  place->path);
