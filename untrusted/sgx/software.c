@@ -1,6 +1,5 @@
 #include "untrusted/sgx/software.h"
 
-#include <asm/prctl.h>
 #include <cpuid.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -46,9 +45,8 @@ struct software {
 
 static atomic_flag gate_taken = ATOMIC_FLAG_INIT;
 
-/* Of the calling thread: GS base that it has, and its number. */
-static _Thread_local uint64_t thread_gs;
-static _Thread_local uint64_t thread_number;
+/* Of the calling thread. */
+static _Thread_local uint64_t thread_number; /* 0: the thread is not prepared */
 
 static struct software *software_of(struct device *device)
 {
@@ -139,13 +137,15 @@ static struct err make_gate(struct software *s)
     return OK;
 }
 
-/* Whatever of this may not be allowed any more once the process has confined itself. */
-static struct err prepare_thread(const struct gate *gate)
+/*
+ * Whatever of this may not be allowed any more once the process has confined itself. GS stays the host's: no image reads it
+ * (tools/check-image), and where the kernel hides FSGSBASE another base costs a virtual machine microseconds at each
+ * switch between processes.
+ */
+static struct err prepare_thread(void)
 {
     TRY(software_fault_thread());
-    ENSURE(syscall(SYS_arch_prctl, ARCH_SET_GS, gate->gs_base) == 0, SYSTEM);
     thread_number = (uint64_t)gettid();
-    thread_gs = gate->gs_base;
     return OK;
 }
 
@@ -167,7 +167,7 @@ static struct err software_init(struct device *device, const struct sgx_sigstruc
     TRY(make_gate(s));
     TRY(map_enclave(s));
     TRY(software_fault_install(s->map.ordinary_memory));
-    TRY(prepare_thread(&s->gate));
+    TRY(prepare_thread());
     TRY(software_map_confine(&s->map));
     s->confined = true;
     s->state = STATE_INITIALISED;
@@ -200,7 +200,7 @@ static struct err software_enter(struct device *device, uint64_t tcs_offset, str
     ENSURE(tcs_offset == s->tcs_offset, SGX_TCS_BUSY);
     if (atomic_flag_test_and_set_explicit(&gate_taken, memory_order_acquire))
         return software_gate_current == &s->gate ? FAIL(SGX_TCS_BUSY) : FAIL(ENCLAVE_ENTERED);
-    struct err result = thread_gs == s->gate.gs_base ? OK : prepare_thread(&s->gate);
+    struct err result = thread_number ? OK : prepare_thread();
     if (!result.code) {
         s->gate.thread = thread_number;
         s->gate.rdi = run->rdi;
@@ -281,7 +281,6 @@ static void software_destroy(struct device *device)
     struct software *s = software_of(device);
     if (s->map.base) software_map_remove(&s->map, s->runs, s->run_count, s->confined);
     if (software_gate_current == &s->gate) software_gate_current = NULL;
-    if (thread_gs == s->gate.gs_base) thread_gs = 0;
     software_release_processor(device);
     free(s->page_flags);
     free(s);
