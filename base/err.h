@@ -54,7 +54,8 @@ struct [[nodiscard]] err {
     X(SGX_ISVSVN, 58, "EGETKEY refused: SGX_INVALID_ISVSVN")                                                           \
     X(SGX_KEYNAME, 59, "EGETKEY refused: SGX_INVALID_KEYNAME")                                                         \
     X(NO_SECRET_MEMORY, 60,                                                                                            \
-      "this kernel gives no secret memory (memfd_secret): boot with secretmem.enable=1, or use a kernel from 6.5 on")  \
+      "the kernel gives no secret memory (memfd_secret): boot with secretmem.enable=1, or use a kernel from 6.5 on; "  \
+      "in a container, let its seccomp profile allow memfd_secret")                                                    \
     X(MEMLOCK, 61, "secret memory was refused: RLIMIT_MEMLOCK is too low (systemd: LimitMEMLOCK=, shell: ulimit -l)")  \
     X(CPU_UNREACHABLE, 62, "the software device's processor (vtpm-cpu) does not answer")                               \
     X(SGX_NO_DEVICE, 63,                                                                                               \

@@ -28,6 +28,8 @@ while
     [ $? -eq 133 ]                                # it wants to be started again
 do :; done
 """
+# Under what the container's profile allows, which nsenter is not.
+IN_CONTAINER = "systemd-run --quiet --wait --pipe"
 UNITS = ["vtpm-cpu.service", "vtpmd.socket", "vtpmd.service", "vtpm-instances.service"]
 INDEX = 0x01800101
 
@@ -35,13 +37,13 @@ INDEX = 0x01800101
 class System:
     """A systemd that has only this project's services to start."""
 
-    def __init__(self):
+    def __init__(self, allowed=ALLOWED):
         need_root()
         self.directory = new_directory()
         subprocess.run(["meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir",
                         os.path.join(self.directory, "installed")], check=True, capture_output=True)
         os.mkdir(os.path.join(self.directory, "layers"))
-        self.process = Process("systemd", ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh", ALLOWED],
+        self.process = Process("systemd", ["unshare", "--mount", "--propagation", "private", "sh", "-c", BOOT, "sh", allowed],
                                self.directory)
         self.ready()
 
@@ -134,6 +136,29 @@ def systemd_finds_nothing_wrong_with_the_units():
     said = system().run(f"systemd-analyze verify --man=no {' '.join(UNITS)} || true")
     wrong = [line for line in said.splitlines() if "vtpm" in line]
     require(not wrong, f"systemd says {wrong}")
+
+
+@test
+def the_doctor_of_a_container_says_what_its_profile_lacks():
+    refused = System(allowed="seccomp")
+    for user in "root", "nobody":
+        said = refused.run(f"{IN_CONTAINER} --uid={user} /usr/local/bin/vtpmctl doctor --json 2>/dev/null", good=False)
+        checks = {check["check"]: check for check in json.loads(said)["checks"]}
+        require(checks["memfd_secret"]["verdict"] == "problem" and "seccomp profile" in checks["memfd_secret"]["do"],
+                f"{checks['memfd_secret']}")
+        require(checks["kernel"]["verdict"] == "ok", f"{checks['kernel']}")
+    said = refused.run(f"{IN_CONTAINER} /usr/local/bin/vtpmctl selftest", good=False)
+    require("memfd_secret" in said and "FAILED" not in said, f"the selftest says {said}")
+    refused.run("systemctl poweroff")
+
+
+@test
+def where_it_has_nothing_to_say_the_selftest_passes_there_too():
+    host = system()
+    for user in "root", "nobody":
+        for command, end in ("doctor", "it can be used here"), ("selftest", "14 steps passed, device software"):
+            said = host.run(f"{IN_CONTAINER} --uid={user} /usr/local/bin/vtpmctl {command}")
+            require(end in said, f"{command}, by {user}: {said}")
 
 
 @test
