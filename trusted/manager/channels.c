@@ -591,7 +591,7 @@ static struct err take_redeem(struct manager *manager, struct channel *channel, 
     ENSURE(epoch == row.epoch && start == row.start && newest && version > 0, FENCED);
     TRY(lifecycle_check(&row, ACT_TAKE_OVER));
     if (channel->elsewhere) {
-        TRY(members_redeem(manager, &row.id, channel->number, version));
+        TRY(members_redeem(manager, &row, channel->number, version));
         channel->step = STEP_REDEEMING;
         return put_event(manager, channel, MANAGER_REDEEMING, 0, 0, out);
     }

@@ -173,10 +173,11 @@ struct err members_read_visitor(const struct members *members, struct reader *id
     return FAIL(NO_INSTANCE);
 }
 
-struct err members_redeem(struct manager *manager, const struct instance_id *id, uint64_t channel, uint64_t version)
+struct err members_redeem(struct manager *manager, const struct ledger_row *told, uint64_t channel, uint64_t version)
 {
-    struct visitor *visitor = *find(&manager->members, id);
+    struct visitor *visitor = *find(&manager->members, &told->id);
     ENSURE(visitor && visitor->known && !visitor->channel, FENCED);
+    ENSURE(visitor->row.epoch == told->epoch && visitor->row.start == told->start, FENCED);
     visitor->channel = channel;
     visitor->row.version = version;
     return OK;

@@ -48,7 +48,10 @@ struct err members_take(struct manager *manager, const struct instance_id *id, s
 
 /* The row of an instance that was looked at, whose id is next. ERR_NO_INSTANCE. The caller wipes it. */
 struct err members_read_visitor(const struct members *members, struct reader *id, struct ledger_row *out_row);
-/* An enclave on this channel is to take over, from this version. ERR_FENCED: another one is; it is not known any more. */
-struct err members_redeem(struct manager *manager, const struct instance_id *id, uint64_t channel, uint64_t version);
+/*
+ * An enclave on this channel, which was admitted when the row was told so, is to take over from this version. ERR_FENCED:
+ * another one is; it is not known any more; another epoch or start has begun since, as was seen by a later look.
+ */
+struct err members_redeem(struct manager *manager, const struct ledger_row *told, uint64_t channel, uint64_t version);
 
 void members_close(struct members *members);

@@ -441,6 +441,31 @@ static void a_candidate_that_is_gone_by_then_leaves_it_stopped_there(void **stat
     rig_commit(&away, &candidate, 2, 0x22);
 }
 
+/* Of what a candidate was told as it came, nothing is true any more if another row is looked at in between. */
+static void a_candidate_of_an_earlier_look_takes_over_nothing(void **state)
+{
+    (void)state;
+    admit(5);
+    assert_int_equal(rig_on(&home, MANAGER_DECLARE_DEAD, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(redeem(1, 1), ERR_FENCED);
+    moved = move(&home, &away);
+    assert_int_equal(moved.state, MANAGER_STOPPED_STATE);
+    assert_int_equal(moved.epoch, 1);
+}
+
+static void a_candidate_of_before_another_start_fences_nobody(void **state)
+{
+    (void)state;
+    admit(5);
+    stop();
+    fake_instance_close(&holder);
+    rig_serve(&home, &row.id, 8, &holder);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(redeem(1, 1), ERR_FENCED);
+    rig_commit(&home, &holder, 2, 0x22);
+}
+
 /* The manager of the target dies between the move and its own record, and its candidate with it. */
 static void what_was_moved_to_a_candidate_that_died_is_fetched_as_stopped(void **state)
 {
@@ -483,6 +508,8 @@ int main(void)
         MOVE_TEST(its_first_command_moves_the_instance_and_fences_the_holder),
         MOVE_TEST(a_holder_that_goes_on_first_keeps_it),
         MOVE_TEST(a_candidate_that_is_gone_by_then_leaves_it_stopped_there),
+        MOVE_TEST(a_candidate_of_an_earlier_look_takes_over_nothing),
+        MOVE_TEST(a_candidate_of_before_another_start_fences_nobody),
         MOVE_TEST(what_was_moved_to_a_candidate_that_died_is_fetched_as_stopped),
     };
     return cmocka_run_group_tests_name("move", tests, NULL, NULL);
