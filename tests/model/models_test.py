@@ -49,8 +49,10 @@ HOLDS = [
     ("an_honest_crash_locks_nobody_out_of_an_extended_anchor", "commit", "RECORDS=12 HONEST EXTEND FORGET ENCLAVES=3"),
     ("a_late_move_harms_no_anchor_that_compares", "commit", "RECORDS=10 HONEST LATE"),
     ("of_an_export_one_enclave_goes_on", "export", ""),
-    ("an_instance_that_moves_is_at_one_member_and_never_lost", "move", "VERSIONS=2"),
+    ("an_instance_that_moves_is_at_one_member_and_never_lost", "move", "VERSIONS=2 DEATHS=1 DELETES"),
     ("an_instance_that_two_members_ask_for_is_at_one_and_never_lost", "move", "MANAGERS=3 STARTS=2 VERSIONS=1"),
+    ("an_instance_that_is_passed_on_and_comes_home_or_is_deleted", "move",
+     "MANAGERS=3 STARTS=4 VERSIONS=1 STOPPED_ONLY DELETES"),
 ]
 # Larger bounds, where a search takes up to some minutes
 HOLDS_LONG = [
@@ -61,6 +63,10 @@ HOLDS_LONG = [
     ("three_crashes_and_four_commits_lock_nobody_out", "commit", "RECORDS=14 HONEST EXTEND FORGET ENCLAVES=3 VERSIONS=4"),
     ("an_instance_that_moves_and_commits_is_at_one_member", "move", "VERSIONS=3"),
     ("an_instance_that_commits_while_two_members_ask_is_at_one", "move", "MANAGERS=3 STARTS=2 VERSIONS=2"),
+    ("an_instance_that_moves_and_commits_through_two_deaths", "move", "VERSIONS=3 DEATHS=2 DELETES"),
+    ("an_instance_that_runs_while_it_is_passed_on", "move", "MANAGERS=3 STARTS=3 VERSIONS=1"),
+    ("an_instance_that_commits_where_it_is_passed_on_to", "move",
+     "MANAGERS=3 STARTS=4 VERSIONS=2 STOPPED_ONLY DEATHS=1 DELETES"),
 ]
 REACHED = [
     ("k1_comes_into_being", "link", "K1"),
@@ -85,6 +91,10 @@ REACHED = [
     ("a_crash_between_records_is_survived", "commit", "RECORDS=10 HONEST CRASHED=WHILE_SERVING"),
     ("an_export_is_taken_back_and_another_one_taken_over", "export", ""),
     ("a_candidate_takes_over_and_the_instance_comes_home", "move", "VERSIONS=2"),
+    ("a_holder_is_declared_dead_and_a_candidate_takes_over", "move", "VERSIONS=2 DEATHS=1 DELETES GOAL=DIED"),
+    ("an_instance_is_deleted_before_it_was_confirmed", "move", "VERSIONS=2 DELETES GOAL=DELETED_UNCONFIRMED"),
+    ("an_instance_is_passed_on_before_it_was_confirmed", "move",
+     "MANAGERS=3 STARTS=3 VERSIONS=1 STOPPED_ONLY DELETES GOAL=PASSED_ON"),
 ]
 # What the threat model says does not hold, and what was left out of a protocol on purpose
 BROKEN = [
@@ -142,6 +152,17 @@ BROKEN = [
     ("a_confirmation_of_an_earlier_stay_loses_the_instance", "move", "VERSIONS=2 UNCONFIRMED_START"),
     ("a_move_that_any_member_is_told_goes_to_two", "move", "MANAGERS=3 STARTS=2 VERSIONS=1 ANY_MEMBER"),
     ("a_move_of_any_version_brings_an_old_one_back", "move", "VERSIONS=2 NO_VERSION"),
+    ("a_move_of_any_epoch_makes_a_holder_of_one_that_is_over", "move", "VERSIONS=2 DEATHS=1 NO_EPOCH"),
+    ("a_move_of_any_start_makes_a_holder_of_an_earlier_stay", "move", "VERSIONS=2 NO_START"),
+    ("a_candidate_of_an_earlier_look_becomes_a_holder_of_an_epoch_that_is_over", "move", "VERSIONS=2 DEATHS=1 ANY_LOOK"),
+    ("a_row_that_comes_without_a_start_of_its_own_is_not_confirmed", "move", "VERSIONS=2 SAME_START_THERE"),
+    ("a_holder_that_a_move_does_not_fence_commits_on", "move", "VERSIONS=2 NO_FENCE"),
+    ("a_move_that_is_told_once_is_lost_in_a_crash", "move", "VERSIONS=2 TOLD_ONCE"),
+    ("a_deletion_without_a_tombstone_is_undone", "move", "VERSIONS=2 DELETES NO_TOMBSTONE"),
+    ("a_deletion_where_it_has_moved_from_is_undone", "move", "VERSIONS=2 DELETES DELETE_MOVED"),
+    ("a_deletion_that_is_not_confirmed_leaves_a_key", "move", "VERSIONS=2 DELETES CONFIRM_LIVING"),
+    ("a_member_that_has_passed_it_on_and_confirms_no_more_leaves_a_key", "move",
+     "MANAGERS=3 STARTS=3 VERSIONS=1 STOPPED_ONLY CONFIRM_LIVING"),
 ]
 
 

@@ -249,6 +249,25 @@ static void who_had_it_before_confirms_nothing(void **state)
     assert_only_at(&away);
 }
 
+static void who_has_passed_it_on_fetches_it_no_more_and_confirms_still(void **state)
+{
+    (void)state;
+    look(&away, &row.id);
+    assert_int_equal(rig_member(&away, &home, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&third, &away, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&third, &away, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_VERB_STATE); /* told, and not taken */
+    assert_int_equal(rig_member(&third, &home, MEMBER_LOOK, &row.id, NULL), ERR_MOVED);
+    assert_int_equal(rig_member(&third, &home, MEMBER_CONFIRM, &row.id, NULL), ERR_MOVED);
+    assert_int_equal(rig_member(&third, &away, MEMBER_CONFIRM, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_CONFIRM, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_MOVED); /* there is nothing to tell */
+    assert_only_at(&third);
+    assert_int_equal(rig_member(&home, &third, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&home, &third, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
+    assert_only_at(&home);
+}
+
 static void a_manager_of_another_domain_gets_nothing(void **state)
 {
     (void)state;
@@ -472,6 +491,7 @@ int main(void)
         MOVE_TEST(a_third_member_is_told_nothing_of_what_has_moved),
         MOVE_TEST(who_has_nothing_of_it_confirms_nothing),
         MOVE_TEST(who_had_it_before_confirms_nothing),
+        MOVE_TEST(who_has_passed_it_on_fetches_it_no_more_and_confirms_still),
         MOVE_TEST(a_manager_of_another_domain_gets_nothing),
         MOVE_TEST(a_manager_of_another_image_is_let_in_nowhere),
         MOVE_TEST(to_a_weaker_anchor_nothing_goes),

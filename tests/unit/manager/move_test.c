@@ -233,6 +233,20 @@ static void deleted_there_it_stays_moved_here(void **state)
     assert_int_equal(rig_on(&home, MANAGER_START_INSTANCE, &row.id, NULL), ERR_MOVED);
 }
 
+/* Else its key would stay where it was. */
+static void deleted_there_before_it_was_confirmed_it_is_confirmed_still(void **state)
+{
+    (void)state;
+    stop();
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_MOVE, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_delete(&away, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_DELETED); /* told, and not taken */
+    rig_reopen(&away);
+    assert_int_equal(rig_member(&away, &home, MEMBER_CONFIRM, &row.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &row.id, NULL), ERR_MOVED); /* there is nothing to tell */
+}
+
 static void one_that_is_held_or_about_to_start_does_not_move(void **state)
 {
     (void)state;
@@ -497,6 +511,7 @@ int main(void)
         MOVE_TEST(where_it_was_it_is_told_where_it_is_and_not_started),
         MOVE_TEST(it_moves_home_into_its_own_place),
         MOVE_TEST(deleted_there_it_stays_moved_here),
+        MOVE_TEST(deleted_there_before_it_was_confirmed_it_is_confirmed_still),
         MOVE_TEST(one_that_is_held_or_about_to_start_does_not_move),
         MOVE_TEST(a_label_that_is_taken_there_is_found_before_anything_is_decided),
         MOVE_TEST(nothing_is_told_before_the_move_is_anchored),
