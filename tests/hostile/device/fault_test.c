@@ -18,6 +18,8 @@
 
 #include "tests/hostile/device/probe.h"
 #include "tests/hostile/device/rig.h"
+#include "tests/unit/sgx/sample.h"
+#include "untrusted/cli/signature.h"
 
 static struct rig rig;
 
@@ -96,6 +98,64 @@ static void registers_are_saved_in_the_ssa_frame(void **state)
     assert_true(ssa_of(ssa)->RIP - base < rig.image.size);
     assert_true(ssa_of(ssa)->RSP - base < rig.image.size);
     assert_true(ssa_of(ssa)->GSBASE - base < rig.image.size);
+}
+
+struct exinfo {
+    uint64_t MADDR;
+    uint32_t ERRCD;
+    uint32_t reserved;
+};
+
+static void select_exinfo(struct sgx_secs *secs)
+{
+    secs->MISCSELECT = 1;
+}
+
+/* The probe, by a signer who wants EXINFO. */
+static void open_with_exinfo(void)
+{
+    struct sgx_sigstruct sigstruct = rig.image.signatures[0];
+    EVP_PKEY *key = sample_key();
+    sigstruct.MISCSELECT = 1;
+    assert_int_equal(signature_sign(&sigstruct, key).code, 0);
+    EVP_PKEY_free(key);
+    assert_int_equal(rig_device(&rig, false, &rig.device).code, 0);
+    assert_int_equal(rig_build(&rig, rig.device, NULL).code, 0);
+    assert_int_equal(rig.device->ops->init(rig.device, &sigstruct).code, ERR_SGX_ATTRIBUTE);
+    rig.device->ops->destroy(rig.device);
+    assert_int_equal(rig_device(&rig, false, &rig.device).code, 0);
+    assert_int_equal(rig_build(&rig, rig.device, select_exinfo).code, 0);
+    assert_int_equal(rig.device->ops->init(rig.device, &sigstruct).code, 0);
+}
+
+/* SDM volume 3D, "EXINFO Structure": the whole address of a page fault, none of a protection fault. */
+static void with_exinfo_an_enclave_is_told_of_both_faults_and_the_host_no_more_than_before(void **state)
+{
+    (void)state;
+    const struct {
+        enum probe_fault fault;
+        uint32_t exitinfo;
+        struct exinfo exinfo;
+    } told[] = {
+        {FAULT_LOAD_NULL, 0x8000030E, {.MADDR = 0x123, .ERRCD = 4}},
+        {FAULT_EEXIT_ELSEWHERE, 0x8000030D, {0}},
+        {FAULT_UD2,
+         0x80000306,
+         {.MADDR = UINT64_MAX, .ERRCD = UINT32_MAX, .reserved = UINT32_MAX}}, /* left as it was */
+    };
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        struct device_run run;
+        open_with_exinfo();
+        const struct sgx_gprsgx *saved = ssa_of(rig_call(&rig, PROBE_ADDRESS, PLACE_SSA, 0, 0, 0));
+        struct exinfo *exinfo = (struct exinfo *)(uintptr_t)saved - 1;
+        memset(exinfo, 0xFF, sizeof *exinfo);
+        assert_int_equal(rig_enter(&rig, PROBE_FAULT, told[i].fault, 0, &run).code, 0);
+        assert_int_equal(saved->EXITINFO, told[i].exitinfo);
+        assert_memory_equal(exinfo, &told[i].exinfo, sizeof *exinfo);
+        assert_int_equal(run.exception_addr & (SGX_PAGE_SIZE - 1), 0);
+        rig.device->ops->destroy(rig.device);
+        rig.device = NULL;
+    }
 }
 
 static void host_continues_after_a_fault(void **state)
@@ -265,6 +325,7 @@ int main(int argc, char **argv)
         /* from here on of the software device alone */
         TEST(a_fault_of_the_host_kills_the_host),
         TEST(forked_child_has_no_enclave),
+        TEST(with_exinfo_an_enclave_is_told_of_both_faults_and_the_host_no_more_than_before),
     };
     const size_t count = rig_is_sgx ? 8 : sizeof tests / sizeof *tests;
     return _cmocka_run_group_tests("fault", tests, count, NULL, NULL);
