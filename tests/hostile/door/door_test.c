@@ -17,13 +17,19 @@
 #include <xmmintrin.h>
 
 #include <cmocka.h>
+#include <cpuid.h>
 #include <openssl/kdf.h>
 
 #include "abi/peer.h"
 #include "crypto/hash.h"
 #include "tests/hostile/live.h"
 
-extern uint64_t poison_flags; /* tests/hostile/device/poison.S ors them into RFLAGS right before EENTER */
+/* tests/hostile/device/poison.S */
+extern uint64_t poison_flags;                /* or'ed into RFLAGS right before EENTER */
+extern uint32_t poison_registers;            /* 1: general registers too, and the extended state, which is */
+extern uint8_t poison_area[4096];            /* this one, as XRSTOR takes it */
+extern const uint64_t poison_left[9];        /* at the last EEXIT: RDX, R8 to R15, */
+extern const uint8_t poison_left_area[4096]; /* and the extended state */
 
 #define FLAG_DF (UINT64_C(1) << 10)
 #define FLAG_AC (UINT64_C(1) << 18)
@@ -360,6 +366,23 @@ static void b3_a_full_x87_stack_changes_nothing(void **state)
     the_enclave_still_works();
 }
 
+static const uint8_t create_primary[] = {
+    0x80, 0x02, 0, 0,    0,    65,   0, 0,    0x01, 0x31,             /* TPM2_CreatePrimary */
+    0x40, 0,    0, 0x01,                                              /* TPM_RH_OWNER */
+    0,    0,    0, 9,    0x40, 0,    0, 0x09, 0,    0,    0, 0, 0,    /* an empty password */
+    0,    4,    0, 0,    0,    0,                                     /* inSensitive */
+    0,    24,   0, 0x23, 0,    0x0B, 0, 0x04, 0x04, 0x72, 0, 0,       /* inPublic: ECC, SHA-256, sign */
+    0,    0x10, 0, 0x18, 0,    0x0B, 0, 0x03, 0,    0x10, 0, 0, 0, 0, /* ECDSA, P-256, no KDF, no point */
+    0,    0,    0, 0,    0,    0,                                     /* outsideInfo, creationPCR */
+};
+
+static void flush_primary(void)
+{
+    static const uint8_t flush[] = {0x80, 0x01, 0, 0, 0, 14, 0, 0, 0x01, 0x65, 0x80, 0, 0, 0};
+    uint8_t ignored[TPM_BUFFER_MAX];
+    live_tpm(&live, flush, sizeof flush, ignored);
+}
+
 /*
  * With DF set every string instruction of the image would run backwards, with AC set every unaligned access would
  * fault: signing copies, hashes and allocates, so it would show.
@@ -367,30 +390,112 @@ static void b3_a_full_x87_stack_changes_nothing(void **state)
 static void b3_direction_and_alignment_flags_change_nothing(void **state)
 {
     (void)state;
-    static const uint8_t create_primary[] = {
-        0x80, 0x02, 0, 0,    0,    65,   0, 0,    0x01, 0x31,             /* TPM2_CreatePrimary */
-        0x40, 0,    0, 0x01,                                              /* TPM_RH_OWNER */
-        0,    0,    0, 9,    0x40, 0,    0, 0x09, 0,    0,    0, 0, 0,    /* an empty password */
-        0,    4,    0, 0,    0,    0,                                     /* inSensitive */
-        0,    24,   0, 0x23, 0,    0x0B, 0, 0x04, 0x04, 0x72, 0, 0,       /* inPublic: ECC, SHA-256, sign */
-        0,    0x10, 0, 0x18, 0,    0x0B, 0, 0x03, 0,    0x10, 0, 0, 0, 0, /* ECDSA, P-256, no KDF, no point */
-        0,    0,    0, 0,    0,    0,                                     /* outsideInfo, creationPCR */
-    };
     uint8_t plain[TPM_BUFFER_MAX];
     uint8_t poisoned[TPM_BUFFER_MAX];
     size_t plain_size = live_tpm(&live, create_primary, sizeof create_primary, plain);
     assert_memory_equal(plain + 6, "\0\0\0\0", 4);
     const uint64_t poisons[] = {FLAG_DF, FLAG_AC, FLAG_DF | FLAG_AC};
     for (size_t i = 0; i < sizeof poisons / sizeof poisons[0]; i++) {
-        uint8_t flush[] = {0x80, 0x01, 0, 0, 0, 14, 0, 0, 0x01, 0x65, 0x80, 0, 0, 0};
-        uint8_t ignored[TPM_BUFFER_MAX];
-        live_tpm(&live, flush, sizeof flush, ignored);
+        flush_primary();
         poison_flags = poisons[i];
         size_t size = live_tpm(&live, create_primary, sizeof create_primary, poisoned);
         poison_flags = 0;
         assert_int_equal(size, plain_size);
         assert_memory_equal(poisoned, plain, size); /* the same seed makes the same key, to the last bit */
     }
+}
+
+#define XSAVE_FCW      0u
+#define XSAVE_FSW      2u
+#define XSAVE_FTW      4u
+#define XSAVE_MXCSR    24u
+#define XSAVE_ST       32u
+#define XSAVE_ST_END   416u /* and of XMM */
+#define XSAVE_BV       512u
+#define XSAVE_EXTENDED 576u
+#define COMPONENTS     UINT64_C(0xE7)
+
+/* What this processor has of them, in an XSAVE area beyond x87 and SSE. */
+static uint64_t components(void)
+{
+    uint32_t low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low & COMPONENTS;
+}
+
+static void place_of(unsigned component, uint32_t *out_offset, uint32_t *out_size)
+{
+    uint32_t ecx = 0, edx = 0;
+    __cpuid_count(0x0D, component, *out_size, *out_offset, ecx, edx);
+    assert_true(*out_offset >= XSAVE_EXTENDED && *out_offset + *out_size <= sizeof poison_area);
+}
+
+/* Nothing is a number, everything is rounded to zero and flushed, every exception is let through, and some are pending. */
+static void fill_poison(void)
+{
+    const uint16_t control = 0x0C40;
+    const uint16_t status = 0x80BF;
+    const uint32_t mxcsr = 0xE040;
+    const uint64_t present = components();
+    memset(poison_area, 0, sizeof poison_area);
+    memcpy(poison_area + XSAVE_FCW, &control, sizeof control);
+    memcpy(poison_area + XSAVE_FSW, &status, sizeof status);
+    poison_area[XSAVE_FTW] = 0xFF;
+    memcpy(poison_area + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
+    memset(poison_area + XSAVE_ST, 0xFF, XSAVE_ST_END - XSAVE_ST);
+    memcpy(poison_area + XSAVE_BV, &present, sizeof present);
+    for (unsigned i = 2; i < 64; i++) {
+        uint32_t offset = 0, size = 0;
+        if (!(present >> i & 1)) continue;
+        place_of(i, &offset, &size);
+        memset(poison_area + offset, 0xFF, size);
+    }
+}
+
+static void assert_zeros(const void *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        assert_int_equal(((const uint8_t *)bytes)[i], 0);
+}
+
+/* At the last EEXIT. */
+static void assert_nothing_was_left(void)
+{
+    static const uint8_t clean[XSAVE_MXCSR + 4] = {0x7F, 0x03, [XSAVE_MXCSR] = 0xBF, 0x1F};
+    assert_zeros(poison_left, sizeof poison_left);
+    assert_memory_equal(poison_left_area, clean, sizeof clean);
+    assert_zeros(poison_left_area + XSAVE_ST, XSAVE_ST_END - XSAVE_ST);
+    for (unsigned i = 2; i < 64; i++) {
+        uint32_t offset = 0, size = 0;
+        if (!(components() >> i & 1)) continue;
+        place_of(i, &offset, &size);
+        assert_zeros(poison_left_area + offset, size);
+    }
+}
+
+/* One entry from it to the response, which makes a key: every register of the enclave is used. */
+static void b3_registers_of_the_host_change_nothing_and_none_of_the_enclaves_comes_out(void **state)
+{
+    (void)state;
+    uint8_t plain[TPM_BUFFER_MAX];
+    uint8_t poisoned[TPM_BUFFER_MAX];
+    flush_primary();
+    size_t plain_size = live_tpm(&live, create_primary, sizeof create_primary, plain);
+    assert_memory_equal(plain + 6, "\0\0\0\0", 4);
+    flush_primary();
+    fill_poison();
+    size_t size = live_request(&live, create_primary, sizeof create_primary);
+    poison_flags = FLAG_DF | FLAG_AC;
+    poison_registers = 1;
+    uint64_t code = enter((uintptr_t)live_input, size, (uintptr_t)live_output, sizeof live_output, 0);
+    poison_flags = 0;
+    poison_registers = 0;
+    assert_int_equal(code, 0);
+    assert_nothing_was_left();
+    live_deliver(&live);
+    size = live_response(&live, poisoned);
+    assert_int_equal(size, plain_size);
+    assert_memory_equal(poisoned, plain, size);
 }
 
 static const uint8_t create_rsa_primary[] = {
@@ -518,6 +623,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(b3_inside_the_modes_are_the_enclaves_own),
         cmocka_unit_test(b3_a_full_x87_stack_changes_nothing),
         cmocka_unit_test(b3_direction_and_alignment_flags_change_nothing),
+        cmocka_unit_test(b3_registers_of_the_host_change_nothing_and_none_of_the_enclaves_comes_out),
         cmocka_unit_test(b3_a_second_entry_while_one_runs_is_refused),
         cmocka_unit_test(b3_a_page_that_is_no_tcs_is_refused),
         cmocka_unit_test(b4_random_commands_are_answered),
