@@ -240,14 +240,19 @@ struct err ledger_find(const struct ledger *ledger, const struct instance_id *id
     return OK;
 }
 
-struct err ledger_check_label(const struct ledger *ledger, const char *label)
+static struct err check_label(const struct ledger *ledger, const char *label, bool arrives)
 {
     struct instance_id id;
     uint32_t slot = 0;
     bool is_uuid = id_parse(label, &id).code == ERR_NONE;
     ENSURE(!is_uuid || !table_find(&ledger->table, &id, &slot), LABEL_TAKEN);
-    ENSURE(!table_has_label(&ledger->table, label, is_uuid), LABEL_TAKEN);
+    ENSURE(!table_has_label(&ledger->table, label, is_uuid && !arrives), LABEL_TAKEN);
     return OK;
+}
+
+struct err ledger_check_label(const struct ledger *ledger, const char *label)
+{
+    return check_label(ledger, label, false);
 }
 
 /* Stores take the rows in the order in which they were changed, so the place in the queue says which store it is. */
@@ -288,7 +293,8 @@ struct err ledger_check_arrival(const struct ledger *ledger, const struct ledger
 {
     struct ledger_row old DEFER(row_wipe) = {0};
     if (ledger_find(ledger, &row->id, &old).code) {
-        TRY(ledger_check_label(ledger, row->label));
+        /* What was deleted does not keep it out: it may have been given here already, and to nobody else. */
+        TRY(check_label(ledger, row->label, true));
         ENSURE(table_has_room(&ledger->table, row), LEDGER_FULL);
         return OK;
     }

@@ -145,7 +145,8 @@ struct err ledger_check_label(const struct ledger *ledger, const char *label);
 struct err ledger_add(struct ledger *ledger, struct ledger_row *row);
 /*
  * A row that comes from another member, one start later than its row there: added, or put in the place of the one that
- * moved away from here. row->slot says where. ERR_DELETED; ERR_VERB_STATE: it lives here, or what moved away is as new.
+ * moved away from here. row->slot says where. ERR_DELETED; ERR_VERB_STATE: it lives here, or what moved away is as new;
+ * ERR_LABEL_TAKEN, as long as an instance lives that has its label.
  */
 struct err ledger_check_arrival(const struct ledger *ledger, const struct ledger_row *row);
 struct err ledger_take_arrival(struct ledger *ledger, struct ledger_row *row);

@@ -271,6 +271,28 @@ static void a_label_that_is_taken_there_is_found_before_anything_is_decided(void
 
 /* ---- stores, and ends of either manager ---- */
 
+/* Else it could be fetched by nobody any more. */
+static void a_label_that_is_given_away_meanwhile_keeps_it_out_as_long_as_that_instance_lives(void **state)
+{
+    (void)state;
+    static const char label[] = "11111111-2222-4333-8444-555555555555"; /* which is given once */
+    struct ledger_row other;
+    struct rig_message question = {0};
+    assert_int_equal(rig_create(&home, label, NULL, NULL, &moved), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &moved.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member_ask(&away, MEMBER_MOVE, &moved.id, &question), ERR_NONE);
+    assert_int_equal(rig_member_answer(&home, &question, NULL), ERR_NONE);
+    rig_reopen(&away);
+    assert_int_equal(rig_create(&away, label, NULL, NULL, &other), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &moved.id, NULL), ERR_LABEL_TAKEN);
+    assert_int_equal(rig_delete(&away, &other.id, NULL), ERR_NONE);
+    assert_int_equal(rig_create(&away, label, NULL, NULL, NULL), ERR_LABEL_TAKEN);
+    assert_int_equal(rig_member(&away, &home, MEMBER_LOOK, &moved.id, NULL), ERR_NONE);
+    assert_int_equal(rig_member(&away, &home, MEMBER_MOVE, &moved.id, NULL), ERR_NONE);
+    rig_reopen(&away);
+    assert_int_equal(rig_row(&away, &moved.id).state, MANAGER_PROVISIONED);
+}
+
 static void nothing_is_told_before_the_move_is_anchored(void **state)
 {
     (void)state;
@@ -514,6 +536,7 @@ int main(void)
         MOVE_TEST(deleted_there_before_it_was_confirmed_it_is_confirmed_still),
         MOVE_TEST(one_that_is_held_or_about_to_start_does_not_move),
         MOVE_TEST(a_label_that_is_taken_there_is_found_before_anything_is_decided),
+        MOVE_TEST(a_label_that_is_given_away_meanwhile_keeps_it_out_as_long_as_that_instance_lives),
         MOVE_TEST(nothing_is_told_before_the_move_is_anchored),
         MOVE_TEST(a_source_that_dies_before_that_goes_on_as_it_was),
         MOVE_TEST(a_source_that_dies_behind_it_tells_the_same_again),
