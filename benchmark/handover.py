@@ -17,8 +17,9 @@ sys.dont_write_bytecode = True
 from support import row_of_seconds, run  # noqa: E402
 
 from harness import Daemon, Swtpm, connect_unix, listens, new_directory, wait_for  # noqa: E402
-from migration import CMD_INIT, CMD_SET_STATEBLOB, CMD_STOP, PERMANENT, SAVESTATE, VOLATILE  # noqa: E402
-from migration import call, get_blob, incoming  # noqa: E402
+from machine import CMD_INIT, CMD_SET_STATEBLOB, CMD_STOP, PERMANENT, SAVESTATE, VOLATILE  # noqa: E402
+from machine import control_call, get_blob  # noqa: E402
+from migration import incoming  # noqa: E402
 from swtpm_command import debians  # noqa: E402
 from tap import require  # noqa: E402
 from tpm import Tpm, digest  # noqa: E402
@@ -70,11 +71,11 @@ def prepare(end):
 
 
 def give(control, blobs):
-    require(call(control, CMD_STOP) == bytes(4), "STOP is refused")
+    require(control_call(control, CMD_STOP) == bytes(4), "STOP is refused")
     for kind, blob in blobs:
-        require(call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
+        require(control_call(control, CMD_SET_STATEBLOB, struct.pack(">III", 0, kind, len(blob)) + blob) == bytes(4),
                 "a blob is refused")
-    require(call(control, CMD_INIT, bytes(4)) == bytes(4), "what was exported is not taken")
+    require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "what was exported is not taken")
 
 
 def move(kind):
