@@ -156,9 +156,11 @@ static void check(struct move *m, struct err result)
 
 static void ask_manager(struct move *m, enum manager_verb verb, struct span arguments, manager_done *done)
 {
+    m->pending = true;
     struct err result = manager_ask(m->supervisor->manager, verb, arguments, done, m);
-    m->pending = !result.code;
-    check(m, result);
+    if (!result.code) return; /* it may be answered, and m be gone */
+    m->pending = false;
+    give_up(m, result, NULL);
 }
 
 /* --- questions and answers -----------------------------------------------------------------------------------------

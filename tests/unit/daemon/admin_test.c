@@ -5,11 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "tests/fakes/assertions.h"
-#include "untrusted/daemon/admin.h"
 
 static struct host host;
 static struct admin *admin;
@@ -17,17 +15,8 @@ static struct admin *admin;
 static int open_admin(void **state)
 {
     (void)state;
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
     host_open(&host);
-    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host.directory);
-    const struct admin_options options = {
-        .supervisor = &host.supervisor,
-        .listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
-        .device = {.name = "software", .limits = "", .memory = "secret"},
-    };
-    assert_int_equal(bind(options.listen_fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(options.listen_fd, 128), 0);
-    assert_ok(admin_open(&options, &admin));
+    admin = host_open_admin(&host);
     return 0;
 }
 
@@ -38,15 +27,6 @@ static int close_admin(void **state)
     admin_close(&admin);
     host_close(&host);
     return 0;
-}
-
-static int connect_admin(void)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host.directory);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    return fd;
 }
 
 /* The next line; "" at the end of the connection. */
@@ -79,7 +59,7 @@ static void say(int fd, const char *text)
 
 static int greeted(void)
 {
-    int fd = connect_admin();
+    int fd = host_connect_admin(&host);
     assert_non_null(strstr(read_line(fd), "\"vtpm\""));
     return fd;
 }
@@ -185,7 +165,7 @@ static void more_clients_than_there_are_places_are_turned_away(void **state)
     int fds[64];
     for (size_t i = 0; i < 64; i++)
         fds[i] = greeted();
-    int one_more = connect_admin();
+    int one_more = host_connect_admin(&host);
     assert_string_equal(read_line(one_more), "");
     close(one_more);
     close(fds[0]);

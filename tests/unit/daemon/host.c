@@ -241,6 +241,31 @@ bool host_told(const struct host *host, const char *event)
     return strstr(host->events, text) != NULL;
 }
 
+struct admin *host_open_admin(struct host *host)
+{
+    struct admin *admin = NULL;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host->directory);
+    const struct admin_options options = {
+        .supervisor = &host->supervisor,
+        .listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+        .device = {.name = "software", .limits = "", .memory = "secret"},
+    };
+    assert_int_equal(bind(options.listen_fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(options.listen_fd, 128), 0);
+    assert_ok(admin_open(&options, &admin));
+    return admin;
+}
+
+int host_connect_admin(const struct host *host)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s/admin.sock", host->directory);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
 /* --- acts ---------------------------------------------------------------------------------------------------------
  */
 
@@ -368,6 +393,24 @@ void guest_accept(struct host *host, struct guest *out)
     take_connection(out);
 }
 
+static bool exists(void *ctx)
+{
+    struct host *host = ctx;
+    if (host->supervisor.roster.count) host->instance = host->supervisor.roster.list[0];
+    return host->supervisor.roster.count > 0;
+}
+
+void guest_make(struct host *host, struct guest *out)
+{
+    host_create(host, "one", NULL);
+    host_until(host, exists, host);
+    guest_accept(host, out);
+    guest_hello(out, false);
+    guest_serve(out);
+    host_await_answer(host);
+    assert_ok(host->result);
+}
+
 void guest_reconnect(struct guest *guest)
 {
     hang_up(guest);
@@ -450,10 +493,11 @@ void guest_serve(struct guest *guest)
 
 void guest_send_commit(struct guest *guest)
 {
-    memset(guest->digest, (int)++guest->version, sizeof guest->digest);
-    struct span message = fake_instance_commit(&guest->enclave, guest->version, guest->digest);
-    const char *sealed = guest->sealed ? guest->sealed : "sealed";
-    assert_ok(wire_send_commit(guest->stream, guest->version, span_of(sealed, strlen(sealed)), message));
+    const char *text = guest->sealed ? guest->sealed : "sealed";
+    const struct span sealed = span_of(text, strlen(text));
+    assert_ok(hash_sha256(fake_instance_crypto(), &sealed, 1, guest->digest));
+    struct span message = fake_instance_commit(&guest->enclave, ++guest->version, guest->digest);
+    assert_ok(wire_send_commit(guest->stream, guest->version, sealed, message));
 }
 
 void guest_expect_anchored(struct guest *guest)
@@ -467,6 +511,16 @@ void guest_receipt(struct guest *guest)
     fake_instance_receipt(&guest->enclave, guest->version, guest->digest, receipt);
     const struct span part = span_of(receipt, sizeof receipt);
     assert_ok(wire_send(guest->stream, WIRE_RECEIPT, &part, 1));
+}
+
+void guest_redeem(struct guest *guest, uint64_t start, uint64_t version)
+{
+    uint8_t fields[PEER_REDEEM_SIZE];
+    struct writer w = writer_of(fields, sizeof fields);
+    assert_ok(write_u64(&w, 0));
+    assert_ok(write_u64(&w, start));
+    assert_ok(write_u64(&w, version));
+    guest_say(guest, fake_instance_say(&guest->enclave, PEER_REDEEM, writer_span(&w)));
 }
 
 void guest_end(struct guest *guest)

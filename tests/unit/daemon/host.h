@@ -6,6 +6,7 @@
 
 #include "tests/fakes/fake_instance.h"
 #include "untrusted/daemon/acts.h"
+#include "untrusted/daemon/admin.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/supervisor.h"
 
@@ -53,6 +54,10 @@ void host_run(struct host *host, uint64_t usec);
 void host_until(struct host *host, bool (*done)(void *ctx), void *ctx);
 bool host_told(const struct host *host, const char *event);
 
+/* Its admin.sock; to be closed before it. */
+struct admin *host_open_admin(struct host *host);
+int host_connect_admin(const struct host *host);
+
 /* For acts. */
 void host_done(void *ctx, struct err result, const char *reason, struct instance *instance);
 void host_await_answer(struct host *host);
@@ -63,6 +68,8 @@ void host_create(struct host *host, const char *label, json_t *listen);
 void host_challenge(struct host *host, uint8_t out_nonce[SHA256_SIZE]);
 void host_status(struct host *host, struct manager_status *out_status);
 
+/* An instance, "one", that is in process out and serves. It has no state yet. */
+void guest_make(struct host *host, struct guest *out);
 /* The next process that vtpmd starts; NULL stays. */
 void guest_accept(struct host *host, struct guest *out);
 bool guest_comes(struct host *host, uint64_t usec);
@@ -79,5 +86,7 @@ void guest_serve(struct guest *guest);
 void guest_send_commit(struct guest *guest);
 void guest_expect_anchored(struct guest *guest);
 void guest_receipt(struct guest *guest);
+/* It is to take over from that start, of epoch 0. */
+void guest_redeem(struct guest *guest, uint64_t start, uint64_t version);
 /* Its process ends in order or not: vtpmd sees no difference. */
 void guest_end(struct guest *guest);

@@ -48,25 +48,17 @@ static bool is_answered(void *ctx)
     return ((struct outcome *)ctx)->answered;
 }
 
-static bool exists(void *ctx)
+static void commit(void)
 {
-    struct host *h = ctx;
-    if (h->supervisor.roster.count) h->instance = h->supervisor.roster.list[0];
-    return h->supervisor.roster.count > 0;
-}
-
-/* An instance with a state, that is in process source and serves. */
-static void make(void)
-{
-    host_create(&host, "one", NULL);
-    host_until(&host, exists, &host);
-    guest_accept(&host, &source);
-    guest_hello(&source, false);
-    guest_serve(&source);
-    host_await_answer(&host);
-    assert_ok(host.result);
     guest_send_commit(&source);
     guest_expect_anchored(&source);
+}
+
+/* With a state. */
+static void make(void)
+{
+    guest_make(&host, &source);
+    commit();
 }
 
 static void start_incoming(void)
@@ -107,19 +99,9 @@ static void assert_undisturbed(void)
     assert_int_equal(host.instance->row.epoch, 0);
 }
 
-static void say_redeem(uint64_t start, uint64_t version)
-{
-    uint8_t fields[PEER_REDEEM_SIZE];
-    struct writer w = writer_of(fields, sizeof fields);
-    assert_ok(write_u64(&w, 0));
-    assert_ok(write_u64(&w, start));
-    assert_ok(write_u64(&w, version));
-    guest_say(&target, fake_instance_say(&target.enclave, PEER_REDEEM, writer_span(&w)));
-}
-
 static void take_over(void)
 {
-    say_redeem(1, 1);
+    guest_redeem(&target, 1, 1);
     (void)fake_instance_hear(&target.enclave, guest_expect(&target, WIRE_PEER), PEER_REDEEMED);
     target.version = 1;
 }
@@ -143,7 +125,7 @@ static void it_takes_over_and_the_other_one_is_fenced(void **state)
     make_ready();
     guest_send_commit(&source); /* which goes on meanwhile */
     guest_expect_anchored(&source);
-    say_redeem(1, 2);
+    guest_redeem(&target, 1, 2);
     assert_int_equal(guest_expect_closed(&source), ERR_FENCED);
     (void)fake_instance_hear(&target.enclave, guest_expect(&target, WIRE_PEER), PEER_REDEEMED);
     target.version = 2;
@@ -202,7 +184,7 @@ static void one_that_dies_when_it_is_ready_makes_place_for_another(void **state)
     guest_end(&target);
     assert_undisturbed();
     make_ready();
-    say_redeem(1, 2);
+    guest_redeem(&target, 1, 2);
     (void)fake_instance_hear(&target.enclave, guest_expect(&target, WIRE_PEER), PEER_REDEEMED);
     target.version = 2;
     assert_taken_over();
@@ -274,7 +256,7 @@ static void an_export_that_was_taken_back_is_the_end_of_it(void **state)
     make_ready();
     guest_send_commit(&source);
     guest_expect_anchored(&source);
-    say_redeem(1, 1);
+    guest_redeem(&target, 1, 1);
     assert_int_equal(guest_expect_closed(&target), ERR_FENCED);
     assert_undisturbed();
 }
@@ -313,16 +295,10 @@ static void a_stop_while_it_is_started_answers_both(void **state)
 static void there_is_one_at_a_time_and_none_without_a_state(void **state)
 {
     (void)state;
-    host_create(&host, "one", NULL);
-    host_until(&host, exists, &host);
-    guest_accept(&host, &source);
-    guest_hello(&source, false);
-    guest_serve(&source);
-    host_await_answer(&host);
+    guest_make(&host, &source);
     start_incoming();
     expect_outcome(ERR_VERB_STATE);
-    guest_send_commit(&source);
-    guest_expect_anchored(&source);
+    commit();
     make_ready();
     start_incoming();
     expect_outcome(ERR_VERB_STATE);
@@ -365,7 +341,7 @@ static void it_takes_over_while_the_other_one_dies(void **state)
     (void)state;
     make();
     make_ready();
-    say_redeem(1, 1);
+    guest_redeem(&target, 1, 1);
     guest_end(&source);
     (void)fake_instance_hear(&target.enclave, guest_expect(&target, WIRE_PEER), PEER_REDEEMED);
     target.version = 1;
@@ -380,7 +356,7 @@ static void one_that_dies_when_it_takes_over_is_followed_by_a_rebuilt_one(void *
     (void)state;
     make();
     make_ready();
-    say_redeem(1, 1);
+    guest_redeem(&target, 1, 1);
     assert_int_equal(guest_expect_closed(&source), ERR_FENCED);
     guest_end(&source);
     guest_end(&target);
