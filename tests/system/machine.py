@@ -117,6 +117,7 @@ def control_call(stream, number, body=b"", size=4, descriptors=()):
 # --- a TPM's state, as QEMU asks for it and gives it ---------------------------------------------------------------------
 
 CMD_INIT, CMD_GET_STATEBLOB, CMD_SET_STATEBLOB, CMD_STOP = 0x02, 0x0C, 0x0D, 0x0E
+CMD_SHUTDOWN, CMD_HASH_START, CMD_HASH_END = 0x03, 0x06, 0x08
 PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
 NO_BLOB = 0x800
 
@@ -274,6 +275,16 @@ class Machine:
         other.said_before = self.said_before + self.console()
         wait_for(lambda: other.qmp.execute("query-status")["status"] == "running", "the machine does not go on", BOOT_TIMEOUT)
 
+    def migrate_in_vain(self):
+        """The stream breaks off, and this one goes on."""
+        stream = os.path.join(new_directory(), "broken")
+        with open(stream, "wb"):
+            pass
+        self.qmp.execute("migrate", uri=f"exec:head -c 1000000 >{stream}")
+        wait_for(lambda: self.qmp.execute("query-migrate").get("status") == "failed", "the migration does not fail", BOOT_TIMEOUT)
+        self.wait_extended()
+        require_extensions(self.extended())
+
     def end(self):
         self.popen.terminate()
         require(self.popen.wait(30) == 0, f"QEMU ended with {self.popen.returncode}: {self.log()}")
@@ -361,6 +372,89 @@ def libvirts_swtpm(executable="swtpm", state=None, more=("--flags", "not-need-in
                               f"dir={state or directory}", *more], directory)
     swtpm.wait_until(lambda: listens(path), "it listens")
     return path, swtpm
+
+
+# --- a guest that moves --------------------------------------------------------------------------------------------------
+
+def extending(control, snapshots=None):
+    """A machine whose guest has sealed a secret and goes on extending."""
+    machine = Machine(new_directory(), control, command_line=COMMAND_LINE, snapshots=snapshots)
+    machine.guest.wait_ready()
+    machine.guest.run("tpm2 createprimary -Q -G ecc -c parent && echo -n a secret | "
+                      "tpm2 create -Q -C parent -i - -u public -r private")
+    machine.guest.go_on_extending()
+    machine.wait_extended()
+    return machine
+
+
+def waiting(control, stream, snapshots=None):
+    """A machine that begins with what comes there."""
+    return Machine(new_directory(), control, command_line=COMMAND_LINE, incoming=f"unix:{stream}", snapshots=snapshots)
+
+
+def moved(first, control, snapshots=None):
+    """The machine at another control socket that the first one, which then stands still, goes on as. What its guest has sealed
+    before can be unsealed there."""
+    stream = os.path.join(new_directory(), "stream")
+    second = waiting(control, stream, snapshots)
+    first.migrate(f"unix:{stream}", second)
+    second.wait_extended()
+    require_extensions(second.extended())
+    second.guest.run("tpm2 load -Q -C parent -u public -r private -c blob")
+    require(second.guest.run("tpm2 unseal -c blob") == "a secret", "what was sealed before is another secret now")
+    return second
+
+
+def moves(source, destination, source_snapshots=None, destination_snapshots=None):
+    """Boots a guest at one control socket, moves it to the other one while it extends; returns the second machine."""
+    first = extending(source, source_snapshots)
+    second = moved(first, destination, destination_snapshots)
+    first.kill()
+    return second
+
+
+# --- our command swtpm ---------------------------------------------------------------------------------------------------
+
+INCOMING = ("--migration", "release-lock-outgoing,incoming")
+
+
+class Commands:
+    """A swtpm of ours that serves, and others of the same state directory."""
+
+    def __init__(self, daemon=None):
+        self.daemon = daemon or Daemon()
+        self.state = new_directory()
+        self.marker = os.path.join(self.state, "vtpm-instance")
+        self.source, self.first = self.start("--terminate")
+        wait_for(lambda: os.path.exists(self.marker), "it names no instance")
+        wait_for(lambda: self.show()["state"] == "running", f"it does not serve: {self.first.log()}")
+
+    def start(self, *more, daemon=None):
+        os.environ["VTPM_SOCKET"] = (daemon or self.daemon).socket
+        return libvirts_swtpm(program("swtpm"), self.state, more)
+
+    def show(self, daemon=None):
+        with open(self.marker, encoding="utf-8") as file:
+            return (daemon or self.daemon).call("show", instance=file.read().strip())
+
+    def start_incoming(self):
+        path, process = self.start("--terminate", *INCOMING)
+        wait_for(lambda: self.show()["incoming"] or not process.running(), "it does not start")
+        require(process.running(), process.log())
+        wait_for(lambda: self.show()["incoming"]["ready"], "it is not ready")
+        return path, process
+
+    def refuses_incoming(self, sentence, daemon=None):
+        """Another one that is to take over does not wait for anything."""
+        os.environ["VTPM_SOCKET"] = (daemon or self.daemon).socket
+        said = subprocess.run([program("swtpm"), "socket", "--tpm2", "--ctrl", f"type=unixio,path={self.source}2", "--tpmstate",
+                               f"dir={self.state}", *INCOMING], capture_output=True, text=True, timeout=30, check=False)
+        require(said.returncode == 1 and sentence in said.stderr, f"{said}")
+
+    def require_copies(self):
+        """What lies in the directory is what one process after the other has put there."""
+        names = sorted(os.listdir(self.state))
+        require(names == ["tpm2-00.permall", "vtpm-copied", "vtpm-instance"], f"{names}")
 
 
 # --- the kernel and the initramfs ----------------------------------------------------------------------------------------

@@ -12,40 +12,19 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import time
 
-from harness import Daemon, connect_unix, listens, new_directory, program, wait_for
-from machine import (BOOT_TIMEOUT, CMD_INIT, CMD_SET_STATEBLOB, CMD_STOP, COMMAND_LINE, EXTENDING_PCR, PERMANENT, VOLATILE, Machine,
-                     control_call, exported, get_blob, give, libvirts_swtpm, require_extensions, snapshots_file)
+from harness import Daemon, connect_unix, listens, new_directory, wait_for
+from machine import (BOOT_TIMEOUT, CMD_HASH_END, CMD_HASH_START, CMD_INIT, CMD_SET_STATEBLOB, CMD_SHUTDOWN, CMD_STOP,
+                     COMMAND_LINE, EXTENDING_PCR, PERMANENT, VOLATILE, Commands, Machine, control_call, exported,
+                     get_blob, give, libvirts_swtpm, moves, require_extensions, snapshots_file, waiting)
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
 from tpm12_client import Tpm12
 
-CMD_SHUTDOWN, CMD_LOCK_STORAGE, CMD_HASH_START, CMD_HASH_END = 0x03, 0x13, 0x06, 0x08
+CMD_LOCK_STORAGE = 0x13
 TPM_FAIL = 0x09
 PCR, INDEX = 10, 0x01800080
-
-
-def moves(source, destination, source_snapshots=None, destination_snapshots=None):
-    """Boots a guest at one control socket, moves it to the other one while it extends; returns the second machine. What its
-    guest has sealed before can be unsealed there."""
-    first = Machine(new_directory(), source, command_line=COMMAND_LINE, snapshots=source_snapshots)
-    first.guest.wait_ready()
-    first.guest.run("tpm2 createprimary -Q -G ecc -c parent && echo -n a secret | "
-                    "tpm2 create -Q -C parent -i - -u public -r private")
-    first.guest.go_on_extending()
-    first.wait_extended()
-    stream = os.path.join(new_directory(), "stream")
-    second = Machine(new_directory(), destination, command_line=COMMAND_LINE, incoming=f"unix:{stream}",
-                     snapshots=destination_snapshots)
-    first.migrate(f"unix:{stream}", second)
-    first.kill()
-    second.wait_extended()
-    require_extensions(second.extended())
-    second.guest.run("tpm2 load -Q -C parent -u public -r private -c blob")
-    require(second.guest.run("tpm2 unseal -c blob") == "a secret", "what was sealed before is another secret now")
-    return second
 
 
 @functools.cache
@@ -127,18 +106,8 @@ def where_it_listens_now_is_known_to_a_vtpmd_that_begins_anew():
 def a_migration_that_fails_leaves_the_machine_and_its_tpm_going():
     instance, machine, _ = moved_between_ours()
     path = incoming(instance)
-    other = Machine(new_directory(), path + ".ctrl", command_line=COMMAND_LINE, snapshots=snapshots_file(),
-                    incoming=f"unix:{new_directory()}/nobody-connects")
-    stream = os.path.join(new_directory(), "broken")
-    with open(stream, "wb"):
-        pass
-    machine.qmp.execute("migrate", uri=f"exec:head -c 1000000 >{stream}")  # the stream breaks off
-
-    def failed():
-        return machine.qmp.execute("query-migrate").get("status") == "failed"
-    wait_for(failed, "the migration does not fail", BOOT_TIMEOUT)
-    machine.wait_extended()
-    require_extensions(machine.extended())
+    other = waiting(path + ".ctrl", os.path.join(new_directory(), "nobody-connects"), snapshots_file())
+    machine.migrate_in_vain()
     other.kill()
     require(instance.show()["start"] == 2, "another process has taken over")
     require(not instance.call("stop", incoming=True)["incoming"], "the process that was to take over is still there")
@@ -191,39 +160,6 @@ def a_snapshot_of_the_machine_is_loaded_again_and_again_where_that_is_allowed():
 
 # --- between two commands swtpm -------------------------------------------------------------------------------------------
 
-INCOMING = ("--migration", "release-lock-outgoing,incoming")
-
-
-class Commands:
-    """A swtpm of ours that serves, and others of the same state directory."""
-
-    def __init__(self):
-        self.daemon = Daemon()
-        os.environ["VTPM_SOCKET"] = self.daemon.socket
-        self.state = new_directory()
-        self.source, self.first = self.start("--terminate")
-        wait_for(lambda: os.path.exists(os.path.join(self.state, "vtpm-instance")), "it names no instance")
-        wait_for(lambda: self.show()["state"] == "running", f"it does not serve: {self.first.log()}")
-
-    def start(self, *more):
-        return libvirts_swtpm(program("swtpm"), self.state, more)
-
-    def show(self):
-        return self.daemon.call("list")["instances"][0]
-
-    def start_incoming(self):
-        path, process = self.start("--terminate", *INCOMING)
-        wait_for(lambda: self.show()["incoming"] or not process.running(), "it does not start")
-        require(process.running(), process.log())
-        wait_for(lambda: self.show()["incoming"]["ready"], "it is not ready")
-        return path, process
-
-    def require_copies(self):
-        """What lies in the directory is what one process after the other has put there."""
-        names = sorted(os.listdir(self.state))
-        require(names == ["tpm2-00.permall", "vtpm-copied", "vtpm-instance"], f"{names}")
-
-
 @test
 def a_guest_that_is_moved_between_two_of_our_swtpm_loses_no_extension():
     commands = Commands()
@@ -248,10 +184,8 @@ def a_swtpm_that_waits_in_vain_leaves_the_one_that_serves():
     with connect_unix(commands.source) as control:
         require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
         for ends in ("stop", "kill"):
-            path, waiting = commands.start_incoming()
-            another = subprocess.run([program("swtpm"), "socket", "--tpm2", "--ctrl", f"type=unixio,path={path}2", "--tpmstate",
-                                      f"dir={commands.state}", *INCOMING], capture_output=True, text=True, timeout=30, check=False)
-            require(another.returncode == 1 and "an incoming process already" in another.stderr, f"{another}")
+            _, waiting = commands.start_incoming()
+            commands.refuses_incoming("an incoming process already")
             status = getattr(waiting, ends)()
             require(ends == "kill" or status == 0, waiting.log())
             wait_for(lambda: not commands.show()["incoming"], "the process that was to take over is still there")

@@ -1,16 +1,18 @@
 #!/usr/bin/python3
 """Two vtpmd on one machine, each with a store, a ledger and an anchor of its own, in one trust domain: an instance that is
 stopped is brought from one to the other and home again with everything that is in its TPM; a running one moves with its
-first command; and one is killed in the middle, after which the move is finished, or the one that had it goes on.
+first command; a guest does so while it extends a PCR without a pause; and one is killed in the middle, after which the move is
+finished, or the one that had it goes on.
 """
 
 import functools
+import json
 import os
 import subprocess
 import time
 
-from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, program, wait_for
-from machine import exported, give
+from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, new_directory, program, wait_for
+from machine import BOOT_TIMEOUT, exported, extending, give, moved, require_extensions, waiting
 from tap import LONG, randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError, signing_key_ecc
 
@@ -136,8 +138,8 @@ def fails(client):
 
 def incoming(there, here, label):
     """A process here that waits for what the one there exports. The path of its data socket."""
-    ctl(here, "start", "--incoming", "--from", there.socket, label)
-    path = os.path.join(here.run, "instances", label, "tpm-2.sock")
+    shown = json.loads(ctl(here, "--json", "start", "--incoming", "--from", there.socket, label))
+    path = shown["incoming"]["listen"][0].removeprefix("swtpm:unix:")
     wait_for(lambda: listens(path + ".ctrl"), f"nobody listens at {path}.ctrl: {here.log()}")
     return path
 
@@ -175,6 +177,82 @@ def of_the_two_that_could_go_on_the_first_one_does():
                 wait_for(lambda: instance.show()["version"] == 0, f"its key is still there: {instance.show()}")
                 require(instance.show()["state"] == "moved", f"{instance.show()}")
                 moved.stop()
+
+
+# --- a running guest ------------------------------------------------------------------------------------------------------
+
+class Guest:
+    """A machine whose guest goes on extending, and at which of the two vtpmd its TPM is."""
+
+    def __init__(self):
+        self.here, self.there = hosts()
+        self.machine, self.left = extending(self.here.create("guest").path + ".ctrl"), None
+        self.start = 1
+        self.move()
+
+    def incoming(self):
+        return incoming(self.here, self.there, "guest") + ".ctrl"
+
+    def move(self):
+        """To the other one. The machine that it has left stands still."""
+        if self.left:
+            self.left.kill()
+        self.left, self.machine = self.machine, moved(self.machine, self.incoming())
+        self.here, self.there = self.there, self.here
+        self.start += 1
+
+    def require_undisturbed(self):
+        shown = self.here.call("show", instance="guest")
+        require(shown["state"] == "running" and shown["start"] == self.start and not shown["incoming"], f"{shown}")
+        self.machine.wait_extended()
+        require_extensions(self.machine.extended())
+
+
+@functools.cache
+def guest():
+    return Guest()
+
+
+@test
+def a_guest_that_moves_to_another_vtpmd_loses_no_extension():
+    moving = guest()
+    moving.require_undisturbed()
+
+    def left():
+        return moving.there.call("show", instance="guest")
+    wait_for(lambda: left()["version"] == 0, f"the one that it has left still has its key: {left()}")
+    require(left()["state"] == "moved" and left()["moved-to"] == moving.here.call("status")["member"], f"{left()}")
+    moving.here.restart()
+    Instance(moving.here, moving.here.call("show", instance="guest")).wait_serving()
+    moving.require_undisturbed()
+
+
+@test
+def a_machine_that_goes_on_where_it_has_left_its_tpm_has_none():
+    moving = guest()
+    moving.left.qmp.execute("cont")
+    wait_for(lambda: b"extending failed" in moving.left.console(), "it does not notice", BOOT_TIMEOUT)
+    moving.require_undisturbed()
+
+
+@test
+def a_migration_to_another_vtpmd_that_fails_leaves_the_machine_and_its_tpm_going():
+    moving = guest()
+    other = waiting(moving.incoming(), os.path.join(new_directory(), "nobody-connects"))
+    moving.machine.migrate_in_vain()
+    other.kill()
+    ctl(moving.there, "stop", "--incoming", "guest")
+    require("there is no incoming process" in ctl(moving.there, "stop", "--incoming", "guest", fails=True), "it is still there")
+    moving.require_undisturbed()
+
+
+@test
+def a_guest_that_has_moved_moves_home_again():
+    moving = guest()
+    moving.move()
+    moving.require_undisturbed()
+    moving.machine.end()
+    Instance(moving.here, moving.here.call("show", instance="guest")).wait_for("its TPM goes on without it", state="stopped")
 
 
 # --- one is killed in the middle ------------------------------------------------------------------------------------------
@@ -282,4 +360,5 @@ def a_move_that_breaks_off_anywhere_is_finished_by_asking_again():
     moved.stop()
 
 
-run()
+if __name__ == "__main__":
+    run()
