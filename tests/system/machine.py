@@ -19,9 +19,10 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 
 from harness import Daemon, IMAGE, MANAGER_IMAGE, Process, connect_unix, listens, new_directory, program, wait_for
-from tap import require
+from tap import randomness, require
 
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 SMALL_FIRMWARE = "/usr/share/OVMF/OVMF_CODE.fd"  # measures less of itself, which takes a third off the time of a boot
@@ -418,6 +419,15 @@ def moves(source, destination, source_snapshots=None, destination_snapshots=None
 INCOMING = ("--migration", "release-lock-outgoing,incoming")
 
 
+def ask_and_leave(daemon, descriptors, *requests):
+    """Asks for several things at once and does not wait for all answers."""
+    admin = daemon.admin()
+    lines = "".join(json.dumps({"execute": verb, "arguments": arguments}) + "\n" for verb, arguments in requests)
+    socket.send_fds(admin.stream, [lines.encode()], descriptors)
+    time.sleep(randomness.uniform(0, 0.3))
+    admin.close()
+
+
 class Commands:
     """A swtpm of ours that serves, and others of the same state directory."""
 
@@ -443,6 +453,14 @@ class Commands:
         require(process.running(), process.log())
         wait_for(lambda: self.show()["incoming"]["ready"], "it is not ready")
         return path, process
+
+    def start_incoming_from(self, there, here):
+        """Under another vtpmd, whose instance it is not yet."""
+        os.environ["VTPM_INCOMING_FROM"] = there.socket
+        try:
+            return self.start("--terminate", *INCOMING, daemon=here)
+        finally:
+            del os.environ["VTPM_INCOMING_FROM"]
 
     def refuses_incoming(self, sentence, daemon=None):
         """Another one that is to take over does not wait for anything."""

@@ -7,16 +7,14 @@ instance, where besides only one of the two goes on, whatever a host does with w
 
 import functools
 import hashlib
-import json
 import os
 import signal
 import socket
 import struct
-import time
 
 from harness import Daemon, connect_unix, listens, new_directory, wait_for
 from machine import (BOOT_TIMEOUT, CMD_HASH_END, CMD_HASH_START, CMD_INIT, CMD_SET_STATEBLOB, CMD_SHUTDOWN, CMD_STOP,
-                     COMMAND_LINE, EXTENDING_PCR, PERMANENT, VOLATILE, Commands, Machine, control_call, exported,
+                     COMMAND_LINE, EXTENDING_PCR, PERMANENT, VOLATILE, Commands, Machine, ask_and_leave, control_call, exported,
                      get_blob, give, libvirts_swtpm, moves, require_extensions, snapshots_file, waiting)
 from tap import randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError
@@ -229,13 +227,9 @@ def who_leaves_before_it_is_answered_leaves_nothing():
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.join(directory, str(turn)))
             listener.listen(1)
-            admin = daemon.admin()
             arguments = {"instance": "left", "incoming": True, "swtpm": {"sockets": ["control"], "off": True}}
-            lines = [{"execute": "start", "arguments": arguments}, {"execute": "await", "arguments": {"instance": "left"}},
-                     {"execute": "stop", "arguments": {"instance": "left"}}][:1 + turn % 3]
-            socket.send_fds(admin.stream, ["".join(json.dumps(line) + "\n" for line in lines).encode()], [listener.fileno()])
-            time.sleep(randomness.uniform(0, 0.3))
-            admin.close()
+            requests = [("start", arguments), ("await", {"instance": "left"}), ("stop", {"instance": "left"})]
+            ask_and_leave(daemon, [listener.fileno()], *requests[:1 + turn % 3])
         wait_for(lambda: not daemon.call("show", instance="left")["incoming"], "the process that was to take over is still there")
     shown = instance.show()
     require(shown["state"] == "running" and shown["start"] == 1 and not shown["held"], f"{shown}")

@@ -8,11 +8,13 @@ finished, or the one that had it goes on.
 import functools
 import json
 import os
+import socket
 import subprocess
 import time
 
 from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, new_directory, program, wait_for
-from machine import BOOT_TIMEOUT, exported, extending, give, moved, require_extensions, waiting
+from machine import (BOOT_TIMEOUT, CMD_HASH_END, CMD_HASH_START, CMD_INIT, CMD_SHUTDOWN, PERMANENT, VOLATILE, Commands,
+                     ask_and_leave, control_call, exported, extending, get_blob, give, moved, moves, require_extensions, waiting)
 from tap import LONG, randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError, signing_key_ecc
 
@@ -253,6 +255,104 @@ def a_guest_that_has_moved_moves_home_again():
     moving.require_undisturbed()
     moving.machine.end()
     Instance(moving.here, moving.here.call("show", instance="guest")).wait_for("its TPM goes on without it", state="stopped")
+
+
+# --- between two commands swtpm ------------------------------------------------------------------------------------------
+
+@test
+def a_guest_that_moves_between_two_of_our_swtpm_of_two_vtpmd_loses_no_extension():
+    first, second = hosts()
+    commands = Commands(first)
+    destination, process = commands.start_incoming_from(first, second)
+    machine = moves(commands.source, destination)
+    require(commands.first.wait() == 0 and "another process has taken its TPM over" in commands.first.log(), commands.first.log())
+    require(commands.show()["state"] == "moved", f"{commands.show()}")
+    shown = commands.show(second)
+    require(shown["state"] == "running" and shown["start"] == 2 and shown["held"] and not shown["incoming"], f"{shown}")
+    second.restart()
+    wait_for(lambda: "is there again" in process.log(), f"it does not come back: {process.log()}")
+    machine.wait_extended()
+    machine.end()
+    require(process.wait() == 0, process.log())
+    require(commands.show(second)["state"] == "stopped", f"{commands.show(second)}")
+    commands.require_copies()
+
+
+def initialised(control):
+    require(control_call(control, CMD_INIT, bytes(4)) == bytes(4), "INIT is refused")
+
+
+def hashes(control):
+    """A request that decides."""
+    require(control_call(control, CMD_HASH_START) == bytes(4) == control_call(control, CMD_HASH_END), "hashing is refused")
+
+
+@test
+def a_swtpm_under_another_vtpmd_that_waits_in_vain_leaves_the_one_that_serves():
+    first, second = hosts()
+    commands = Commands(first)
+    with connect_unix(commands.source) as source:
+        initialised(source)
+        for end in ("stop", "kill", "restart", "there"):
+            path, waiting = commands.start_incoming_from(first, second)
+            with connect_unix(path) as control:
+                require(give(control, [get_blob(source, kind)[1] for kind in (PERMANENT, VOLATILE)]) == 0, waiting.log())
+            if end == "restart":
+                second.restart()
+                require(waiting.wait(40) == 1 and "before the TPM was brought here" in waiting.log(), waiting.log())
+            elif end == "there":
+                first.restart()
+                require(waiting.wait() == 1 and "the other vtpmd has ended" in waiting.log(), waiting.log())
+                wait_for(lambda: "is there again" in commands.first.log(), f"it does not come back: {commands.first.log()}")
+            else:
+                require(getattr(waiting, end)() == 0 or end == "kill", waiting.log())
+            second.refuses("NO_INSTANCE", "show", instance=commands.show()["id"])
+        wait_for(lambda: commands.show()["state"] == "running", f"{commands.show()}")
+        hashes(source)
+        require(commands.show()["start"] == 1, f"{commands.show()}")
+        require(control_call(source, CMD_SHUTDOWN) == bytes(4), "SHUTDOWN is refused")
+    require(commands.first.wait() == 0, commands.first.log())
+    commands.require_copies()
+
+
+@test
+def who_leaves_before_a_candidate_waits_leaves_nothing():
+    first, second = hosts()
+    instance = first.create("left")
+    said = len(second.log())
+
+    def count(sentence):
+        return second.log()[said:].count(sentence)
+    for turn in range(20):
+        path = os.path.join(new_directory(), "control")
+        with socket.socket(socket.AF_UNIX) as listener, connect_unix(first.socket) as there:
+            listener.bind(path)
+            listener.listen(1)
+            arguments = {"instance": "left", "incoming": True, "from": True, "swtpm": {"sockets": ["control"], "off": True}}
+            requests = [("start", arguments), ("await", {"instance": "left"}), ("stop", {"instance": "left"})]
+            ask_and_leave(second, [there.fileno(), listener.fileno()], *requests[:1 + turn % 3])
+        wait_for(lambda: count("is started, to take over") == count(" is gone: "), "the process that waits is still there")
+    require(count("is started, to take over") > 0, second.log()[said:])
+    require(instance.show()["state"] == "running" and instance.show()["start"] == 1, f"{instance.show()}")
+    require(second.process.running(), second.log())
+    second.refuses("BAD_VALUE", "start", instance="left", incoming=True, **{"from": True})
+    instance.stop()
+
+
+@test
+def a_swtpm_that_does_not_say_from_where_is_told_how():
+    first, second = hosts()
+    commands = Commands(first)
+    with connect_unix(commands.source) as source:
+        initialised(source)
+        commands.refuses_incoming("VTPM_INCOMING_FROM", second)
+        path, waiting = commands.start_incoming_from(first, second)
+        with connect_unix(path) as control:
+            require(give(control, [get_blob(source, kind)[1] for kind in (PERMANENT, VOLATILE)]) == 0, waiting.log())
+            hashes(control)
+            require(commands.first.wait() == 0, commands.first.log())
+            commands.refuses_incoming("VTPM_INCOMING_FROM")
+    require(waiting.stop() == 0, waiting.log())
 
 
 # --- one is killed in the middle ------------------------------------------------------------------------------------------

@@ -210,6 +210,11 @@ void handed_hold(struct handed *handed, struct instance *instance, const struct 
     handed->holder = *holder;
 }
 
+void handed_is_for(struct handed *handed, struct instance *instance)
+{
+    handed->instance = instance;
+}
+
 void handed_begin(struct instance *instance, struct handed *handed)
 {
     handed_free(&instance->handed);

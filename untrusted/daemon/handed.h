@@ -29,8 +29,10 @@ struct err handed_parse(const json_t *what, int fds[HANDED_MAX], size_t *count, 
                         const char **out_reason);
 void handed_free(struct handed **handed);
 
-/* Whoever asked holds the instance, or the process beside it that is to be served on them. */
+/* Whoever asked holds the instance, or the process beside it that is to be served on them. instance: NULL if it is not known
+ * before handed_is_for. */
 void handed_hold(struct handed *handed, struct instance *instance, const struct handed_holder *holder);
+void handed_is_for(struct handed *handed, struct instance *instance);
 /* The instance is served on them from its next start on. handed is taken over. */
 void handed_begin(struct instance *instance, struct handed *handed);
 /* They serve nothing any more: freed, and the holder is told. Safe on NULL. */

@@ -99,6 +99,7 @@ void incoming_end(struct instance *instance, struct err why, const char *reason)
 {
     struct connection *c = instance->incoming->connection;
     instance->incoming->done = NULL; /* whoever ends it answers */
+    handed_end(&instance->incoming->handed, reason);
     if (c)
         connections_refuse(c, why); /* and give_up follows */
     else
@@ -134,6 +135,9 @@ static const char *why_not(const struct instance *i)
     const bool recorded = i->row.state == MANAGER_HELD || i->row.state == MANAGER_STOPPED_STATE;
     if (i->incoming) return "there is an incoming process already";
     if (i->move) return NULL; /* another vtpmd's manager has told what it is */
+    if (i->row.state == MANAGER_MOVED)
+        return "another vtpmd has it, whose admin socket has to be named: --from of vtpmctl, VTPM_INCOMING_FROM of "
+               "swtpm";
     if (!recorded) return "there is no state that another process could have exported";
     if (i->row.version == 0 && i->recorded == 0) return "there is no state that another process could have exported";
     return NULL;

@@ -35,6 +35,7 @@ struct move {
     bool pending;              /* the manager here has not answered yet, */
     bool over;                 /* and nobody waits for it any more */
     json_t *listen;
+    struct handed *handed; /* of the candidate, until it is started; or NULL */
     struct manager_message message;
     struct held_state state;
     sd_event_source *timer;
@@ -52,6 +53,7 @@ static void forget(struct move *m)
     remote_close(&m->there);
     sd_event_source_disable_unref(m->timer);
     json_decref(m->listen);
+    handed_free(&m->handed);
     held_state_drop(&m->state);
     m->over = true;
     if (!m->pending) free(m);
@@ -271,6 +273,14 @@ static void on_candidate(void *ctx, struct err result, const char *reason, struc
     answer(m, OK, NULL);
 }
 
+static void start_candidate(struct move *m)
+{
+    struct handed *handed = m->handed;
+    m->handed = NULL;
+    if (handed) handed_is_for(handed, m->instance);
+    incoming_start(m->instance, m->listen, handed, on_candidate, m);
+}
+
 static void looked(struct move *m, struct reader *results)
 {
     struct manager_row row;
@@ -280,7 +290,7 @@ static void looked(struct move *m, struct reader *results)
     if (result.code)
         give_up(m, result, reason);
     else if (m->incoming)
-        incoming_start(m->instance, m->listen, NULL, on_candidate, m);
+        start_candidate(m);
     else
         ask(m, MEMBER_MOVE);
 }
@@ -401,13 +411,17 @@ void member_move(struct supervisor *supervisor, int there, const char *name, act
     if (m) begin_move(m, name);
 }
 
-void member_start_incoming(struct supervisor *supervisor, int there, const char *name, json_t *listen, act_done *done,
-                           void *ctx)
+void member_start_incoming(struct supervisor *supervisor, int there, const char *name, json_t *listen,
+                           struct handed *handed, act_done *done, void *ctx)
 {
     struct move *m = begin(supervisor, there, done, ctx);
-    if (!m) return;
+    if (!m) {
+        handed_free(&handed);
+        return;
+    }
     m->incoming = true;
     m->listen = json_incref(listen);
+    m->handed = handed;
     begin_move(m, name);
 }
 
@@ -478,6 +492,7 @@ static void moved_away(struct instance *i)
     settings_save(i, NULL);
     log_line(LOG_LEVEL_WARNING, "%s: has moved to the vtpmd that is member %s", i->row.label, member);
     lifecycle_event(i, "moved", json_pack("{s:s}", "to", member));
+    handed_settle(i); /* its process may have ended before */
 }
 
 static void on_row(void *ctx, struct err result, struct reader *results)

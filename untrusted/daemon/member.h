@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "untrusted/daemon/instance.h"
+#include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/manager.h"
 
 struct move;
@@ -21,9 +21,9 @@ struct move;
 void member_join(struct supervisor *supervisor, int there, act_done *done, void *ctx);
 /* Brings an instance that is stopped there, or was left half way. name: its label or id there. */
 void member_move(struct supervisor *supervisor, int there, const char *name, act_done *done, void *ctx);
-/* Starts a process here that takes over what one there exports. listen: as for incoming_start. */
-void member_start_incoming(struct supervisor *supervisor, int there, const char *name, json_t *listen, act_done *done,
-                           void *ctx);
+/* Starts a process here that takes over what one there exports. listen, handed: as for incoming_start. */
+void member_start_incoming(struct supervisor *supervisor, int there, const char *name, json_t *listen,
+                           struct handed *handed, act_done *done, void *ctx);
 
 /* The candidate has said that it is to take over. False: there is none that could. */
 bool member_redeeming(struct instance *instance);

@@ -251,21 +251,33 @@ void verbs_leave(struct client *c)
         c->under_way = false;
 }
 
-/* Whoever holds an instance takes none of the places: there are as many of them as there are instances. NULL: it was
- * answered. */
-static struct handed *take_hold(struct client *c, struct instance *instance, const struct request *request)
+/* Whoever holds an instance takes none of the places: there are as many of them as there are instances. */
+static void hold(struct client *c, struct instance *instance)
+{
+    c->holds = instance;
+    c->admin->client_count--;
+}
+
+/* instance: NULL if it is not known yet. NULL: it was answered. */
+static struct handed *take_sockets(struct client *c, struct instance *instance, const struct request *request)
 {
     const char *reason = NULL;
     struct handed *handed = NULL;
     const struct handed_holder holder = {c, on_held_end, on_held_commit};
     struct err result = handed_parse(request->swtpm, c->taken, &c->taken_count, &handed, &reason);
     if (result.code) {
-        client_answer_error(c, result, instance->row.label, reason);
+        client_answer_error(c, result, instance ? instance->row.label : request->instance, reason);
         return NULL;
     }
     handed_hold(handed, instance, &holder);
-    c->holds = instance;
-    c->admin->client_count--;
+    return handed;
+}
+
+/* NULL: it was answered. */
+static struct handed *take_hold(struct client *c, struct instance *instance, const struct request *request)
+{
+    struct handed *handed = take_sockets(c, instance, request);
+    if (handed) hold(c, instance);
     return handed;
 }
 
@@ -319,15 +331,16 @@ static void do_start_incoming(struct client *c, struct instance *instance, const
 /* --- from another vtpmd, whose admin.sock the client has connected to ---------------------------------------------
  */
 
-/* -1: it was answered. */
+/* The first descriptor that came. -1: it was answered. */
 static int take_connection(struct client *c, const char *who)
 {
-    if (c->taken_count != 1) {
+    const int there = c->taken[0];
+    if (c->taken_count == 0) {
         client_answer_error(c, FAIL(BAD_VALUE), who, "with it comes a connection to the admin.sock of the other vtpmd");
         return -1;
     }
-    c->taken_count = 0;
-    return c->taken[0];
+    memmove(c->taken, c->taken + 1, --c->taken_count * sizeof c->taken[0]);
+    return there;
 }
 
 static void do_move(struct client *c, const struct request *request)
@@ -336,10 +349,35 @@ static void do_move(struct client *c, const struct request *request)
     if (there >= 0) member_move(c->admin->supervisor, there, request->instance, on_act, c);
 }
 
+/* Whoever was to hold it may have gone meanwhile. */
+static void on_candidate(void *ctx, struct err result, const char *reason, struct instance *instance)
+{
+    struct client *c = ctx;
+    if (!result.code && c->fd >= 0)
+        hold(c, instance);
+    else if (!result.code)
+        (void)incoming_leave(instance);
+    on_act(c, result, reason, instance);
+}
+
 static void do_start_from(struct client *c, const struct request *request)
 {
+    struct handed *handed = NULL;
+    if (request->swtpm && c->holds) {
+        client_answer_error(c, FAIL(VERB_STATE), request->instance, holds_already);
+        return;
+    }
     const int there = take_connection(c, request->instance);
-    if (there >= 0) member_start_incoming(c->admin->supervisor, there, request->instance, request->listen, on_act, c);
+    if (there < 0) return;
+    if (request->swtpm) {
+        handed = take_sockets(c, NULL, request);
+        if (!handed) {
+            close(there);
+            return;
+        }
+    }
+    member_start_incoming(c->admin->supervisor, there, request->instance, request->listen, handed,
+                          handed ? on_candidate : on_act, c);
 }
 
 static void on_joined_status(void *ctx, struct err result, struct reader *results)
@@ -439,19 +477,21 @@ static void do_await(struct client *c, const struct request *request)
 
 static void do_start(struct client *c, const struct request *request)
 {
-    if (request->from && request->incoming && !request->swtpm) {
+    const bool from = request->from && request->incoming;
+    if (request->listen && request->swtpm) {
+        client_answer_error(c, FAIL(BAD_VALUE), request->instance, "listen does not go with swtpm, which has sockets");
+        return;
+    }
+    if (from) {
         do_start_from(c, request);
         return;
     }
     struct instance *instance = named(c, request->instance);
     if (!instance) return;
     if (request->from)
-        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "from goes with incoming, and not with swtpm");
+        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "from goes with incoming");
     else if (request->listen && !request->incoming)
         client_answer_error(c, FAIL(BAD_VALUE), instance->row.label, "listen goes with incoming; else create said it");
-    else if (request->listen && request->swtpm)
-        client_answer_error(c, FAIL(BAD_VALUE), instance->row.label,
-                            "listen does not go with swtpm, which has sockets");
     else if (request->incoming)
         do_start_incoming(c, instance, request);
     else if (request->swtpm)

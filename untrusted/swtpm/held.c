@@ -32,14 +32,27 @@ const char *held_socket(void)
     return named && *named ? named : DEFAULT_SOCKET;
 }
 
+static void close_there(struct held *held)
+{
+    if (held->there >= 0) (void)close(held->there);
+    held->there = -1;
+}
+
 struct err held_open(struct held *held, struct explanation *why)
 {
-    *held = (struct held){.socket = held_socket(), .ctl = {.fd = -1}};
+    *held = (struct held){.socket = held_socket(), .there = -1, .ctl = {.fd = -1}};
     return ctl_open(held->socket, START_SECONDS, &held->ctl, why);
+}
+
+struct err held_open_from(struct held *held, struct explanation *why)
+{
+    const char *from = getenv(HELD_FROM_VARIABLE);
+    return from && *from ? ctl_connect(from, &held->there, why) : OK;
 }
 
 void held_close(struct held *held)
 {
+    close_there(held);
     ctl_close(&held->ctl);
     json_decref(held->what);
     held->what = NULL;
@@ -71,14 +84,26 @@ static struct err check_family(const struct place *place, const json_t *instance
                    family ? family : "?", place->of_12 ? "add --tpm2" : "leave --tpm2 out");
 }
 
+static struct err recognise(struct held *held, const struct place *place, const json_t *instance,
+                            struct explanation *why)
+{
+    TRY(check_family(place, instance, why));
+    return take_names(held, instance, why);
+}
+
+static bool is_in_state(const json_t *instance, const char *state)
+{
+    const char *shown = json_string_value(json_object_get(instance, "state"));
+    return shown && strcmp(shown, state) == 0;
+}
+
 static struct err show(struct held *held, const struct place *place, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
     struct explanation refusal = {0};
     struct err err = ctl_call(&held->ctl, "show", json_pack("{s:s}", "instance", place->id), SHORT_SECONDS, NULL,
                               &instance, &refusal);
-    const char *state = json_string_value(json_object_get(instance, "state"));
-    if (!err.code && state && strcmp(state, "deleted") == 0) err = FAIL(DELETED);
+    if (!err.code && is_in_state(instance, "deleted")) err = FAIL(DELETED);
     if (err.code == ERR_NO_INSTANCE || err.code == ERR_DELETED)
         return explain(
             why, err,
@@ -86,8 +111,7 @@ static struct err show(struct held *held, const struct place *place, struct expl
             "is to be given up, remove that file",
             place->directory, place->id, err.code == ERR_DELETED ? "was deleted" : "this vtpmd does not have");
     if (err.code) return explain(why, err, "%s", explanation_text(&refusal, err));
-    TRY(check_family(place, instance, why));
-    return take_names(held, instance, why);
+    return recognise(held, place, instance, why);
 }
 
 static bool random_text(char out[RANDOM_TEXT_SIZE])
@@ -127,6 +151,10 @@ static struct err create(struct held *held, struct place *place, struct explanat
 struct err held_find(struct held *held, struct place *place, bool *out_made, struct explanation *why)
 {
     *out_made = !place->has_id;
+    if (held->there >= 0) {
+        (void)strcpy(held->id, place->id);
+        return OK;
+    }
     return place->has_id ? show(held, place, why) : create(held, place, why);
 }
 
@@ -148,9 +176,10 @@ static json_t *describe(const struct swtpm_options *options)
 static struct err ask_with_sockets(struct held *held, const char *verb, bool incoming, json_t **out_instance,
                                    struct explanation *why)
 {
-    int fds[SWTPM_SOCKETS_MAX];
+    int fds[1 + SWTPM_SOCKETS_MAX];
     size_t count = 0;
     json_t *roles = json_array();
+    if (held->there >= 0) fds[count++] = held->there;
     for (size_t i = 0; i < held->sockets->count; i++) {
         if (held->sockets->list[i].fd < 0) continue; /* of a client, and the instance's alone by now */
         fds[count++] = held->sockets->list[i].fd;
@@ -161,6 +190,7 @@ static struct err ask_with_sockets(struct held *held, const char *verb, bool inc
     held->ctl.handed_count = count;
     json_t *arguments = json_pack("{s:s, s:O}", "instance", held->id, "swtpm", held->what);
     if (incoming) (void)json_object_set_new(arguments, "incoming", json_true());
+    if (held->there >= 0) (void)json_object_set_new(arguments, "from", json_true());
     struct err err = ctl_call(&held->ctl, verb, arguments, LONG_SECONDS, NULL, out_instance, why);
     held->ctl.handed = NULL;
     return err;
@@ -176,8 +206,8 @@ static json_int_t incoming_of(const json_t *instance)
     return json_integer_value(json_object_get(json_object_get(instance, "incoming"), "pid"));
 }
 
-struct err held_start(struct held *held, const struct swtpm_options *options, struct swtpm_sockets *sockets,
-                      struct explanation *why)
+struct err held_start(struct held *held, const struct swtpm_options *options, const struct place *place,
+                      struct swtpm_sockets *sockets, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
     held->sockets = sockets;
@@ -189,6 +219,8 @@ struct err held_start(struct held *held, const struct swtpm_options *options, st
         err = ask_with_sockets(held, "start", options->incoming, &instance, why);
     }
     TRY(err);
+    close_there(held);
+    TRY(recognise(held, place, instance, why));
     held->incoming = options->incoming ? incoming_of(instance) : 0;
     held->before = start_of(instance);
     swtpm_sockets_release_clients(sockets);
@@ -202,9 +234,12 @@ static struct err check_taken_over(struct held *held, struct explanation *why)
 {
     json_t *instance DEFER(json_close) = NULL;
     if (!held->incoming) return OK;
-    TRY(ctl_call(&held->ctl, "show", json_pack("{s:s}", "instance", held->id), SHORT_SECONDS, NULL, &instance, why));
+    struct err err =
+        ctl_call(&held->ctl, "show", json_pack("{s:s}", "instance", held->id), SHORT_SECONDS, NULL, &instance, why);
+    const bool elsewhere = err.code == ERR_NO_INSTANCE || is_in_state(instance, "moved");
+    if (!elsewhere) TRY(err);
     if (json_integer_value(json_object_get(instance, "pid")) == held->incoming) return OK;
-    if (start_of(instance) != held->before) return FAIL(HELD); /* somebody has, maybe this one */
+    if (!elsewhere && start_of(instance) != held->before) return FAIL(HELD); /* somebody has, maybe this one */
     return explain(why, FAIL(VERB_STATE), "%s: vtpmd was started anew before the TPM was brought here", held->label);
 }
 
@@ -244,8 +279,7 @@ struct err held_await(struct held *held, json_int_t version, const struct ctl_wa
 
 bool held_is_here(const struct held *held, const json_t *instance)
 {
-    const char *state = json_string_value(json_object_get(instance, "state"));
-    const bool served = state && strcmp(state, "running") == 0;
+    const bool served = is_in_state(instance, "running") || is_in_state(instance, "moved");
     return !held->incoming && (json_is_true(json_object_get(instance, "held")) || !served);
 }
 

@@ -13,10 +13,12 @@
 #include "untrusted/swtpm/sockets.h"
 
 #define HELD_SOCKET_VARIABLE "VTPM_SOCKET"
+#define HELD_FROM_VARIABLE   "VTPM_INCOMING_FROM"
 
 struct held {
     struct ctl ctl;
     const char *socket; /* vtpmd's */
+    int there;          /* a connection to the vtpmd that the TPM comes from; -1: to this one */
     json_t *what;       /* the argument "swtpm" */
     struct swtpm_sockets *sockets;
     json_int_t incoming; /* the process that is to take the TPM over; 0: none, or it has */
@@ -30,14 +32,17 @@ const char *held_socket(void);
 
 /* Connects. held_close in any case. */
 struct err held_open(struct held *held, struct explanation *why);
+/* Besides to the vtpmd that HELD_FROM_VARIABLE names, if there is one: what is started takes over from a process there. */
+struct err held_open_from(struct held *held, struct explanation *why);
 void held_close(struct held *held);
 
-/* The instance of the place; made if the place names none. out_made: it was. ERR_NO_INSTANCE, ERR_DELETED and vtpmd's. */
+/* The instance of the place; made if the place names none. out_made: it was. One that is to come from another vtpmd is not
+ * looked for. ERR_NO_INSTANCE, ERR_DELETED and vtpmd's. */
 struct err held_find(struct held *held, struct place *place, bool *out_made, struct explanation *why);
 
-/* Starts it on the sockets, which stay this process's; or, as options say, another process of it that takes over. */
-struct err held_start(struct held *held, const struct swtpm_options *options, struct swtpm_sockets *sockets,
-                      struct explanation *why);
+/* Starts the place's on the sockets, which stay this process's; or, as options say, another process of it that takes over. */
+struct err held_start(struct held *held, const struct swtpm_options *options, const struct place *place,
+                      struct swtpm_sockets *sockets, struct explanation *why);
 
 /*
  * Waits until it has ended, its newest state is not of that version any more, or watch asks (ctl_nudge). out_runs: it has

@@ -38,7 +38,8 @@ const char swtpm_help[] = "TPM emulator with choice of interface: enclave-vtpm's
     "--pid file=<path>|fd=<fd>\n"                                                                                      \
     "--log file=<path>|fd=<fd>[,level=<n>][,prefix=<prefix>][,truncate]\n"                                             \
     "--migration [incoming][,release-lock-outgoing]\n"                                                                 \
-    "                 : incoming: off until a client brings what another process of this TPM has saved;\n"             \
+    "                 : incoming: off until a client brings what another process of this TPM has saved,\n"             \
+    "                   of the vtpmd whose socket VTPM_INCOMING_FROM in the environment names, or of this one;\n"      \
     "                   the other one has no effect: whoever goes on first has the TPM\n"                              \
     "--key, --migration-key\n"                                                                                         \
     "                 : read and not used: the state is always sealed, under keys that are nobody's\n"                 \

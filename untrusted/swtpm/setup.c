@@ -132,7 +132,7 @@ static struct err start(struct setup *s, struct explanation *why)
     uint32_t result = 0;
     TRY(swtpm_sockets_pair(&s->sockets, "data-client", &s->data, why));
     TRY(swtpm_sockets_pair(&s->sockets, "control-client", &s->control, why));
-    TRY(held_start(&s->held, &options, &s->sockets, why));
+    TRY(held_start(&s->held, &options, &s->place, &s->sockets, why));
     if (control_info(s->control, INFO_FLAGS, &result, s->info).code || result)
         return explain(why, FAIL(PROTOCOL), "Could not get the TPM spec and attribute parameters.");
     return s->options.tpm2 ? setup_tpm_open(s->data, &s->tpm, why) : OK;
@@ -324,7 +324,7 @@ static int inform(const struct setup_options *options)
 
 int main(int argc, char **argv)
 {
-    static struct setup s = {.data = -1, .control = -1, .held.ctl.fd = -1};
+    static struct setup s = {.data = -1, .control = -1, .held = {.there = -1, .ctl.fd = -1}};
     struct explanation why = {0};
     log_open("swtpm_setup");
     (void)setenv("TSS2_LOG", "all+none", 0); /* errors are told here */

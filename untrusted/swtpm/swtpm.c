@@ -192,20 +192,27 @@ static struct err start(struct program *p, struct explanation *why)
 {
     bool made = false;
     TRY(held_open(&p->held, why));
+    if (p->options.incoming) TRY(held_open_from(&p->held, why));
     TRY(change_root(p->options.root, why));
     TRY(place_open(p->options.directory, p->options.state_mode, !p->options.tpm2, &p->place, why));
     if (p->options.incoming && !p->place.has_id)
         return explain(why, FAIL(STATE_MISSING),
-                       "--migration incoming: %.200s names no instance; a TPM is moved between two processes of one "
-                       "vtpmd, and both have the same --tpmstate",
+                       "--migration incoming: %.200s names no instance; the file " PLACE_MARKER
+                       " there has to be that of the swtpm that the TPM comes from",
                        p->place.directory);
     TRY(swtpm_sockets_open(&p->options, &p->sockets, why));
     TRY(prepare_device(p, why));
-    TRY(held_find(&p->held, &p->place, &made, why));
+    const struct err found = held_find(&p->held, &p->place, &made, why);
+    if (found.code == ERR_NO_INSTANCE && p->options.incoming)
+        return explain(why, found,
+                       "--migration incoming: this vtpmd does not have the instance %s; " HELD_FROM_VARIABLE
+                       " in the environment has to name the admin socket of the one that it comes from",
+                       p->place.id);
+    TRY(found);
     if (made)
         log_line(LOG_LEVEL_NOTICE, "%s is a new TPM, %s; %s/" PLACE_MARKER " names it", p->held.label, p->held.id,
                  p->place.directory);
-    TRY(held_start(&p->held, &p->options, &p->sockets, why));
+    TRY(held_start(&p->held, &p->options, &p->place, &p->sockets, why));
     return become_user(p->options.user, why);
 }
 
@@ -275,7 +282,7 @@ static int inform(const struct swtpm_options *options)
 
 int main(int argc, char **argv)
 {
-    static struct program p = {.device = -1, .relay = {-1, -1}, .held.ctl.fd = -1};
+    static struct program p = {.device = -1, .relay = {-1, -1}, .held = {.there = -1, .ctl.fd = -1}};
     struct explanation why = {0};
     log_open("swtpm");
     struct err err = swtpm_options_parse(argc, argv, &p.options, &why);

@@ -128,7 +128,7 @@ static void ask_move(void)
 
 static void ask_incoming(void)
 {
-    member_start_incoming(&here.supervisor, hand_over_anew(), "one", NULL, keep_outcome, &outcome);
+    member_start_incoming(&here.supervisor, hand_over_anew(), "one", NULL, NULL, keep_outcome, &outcome);
 }
 
 static bool is_answered(void *ctx)
