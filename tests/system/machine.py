@@ -248,6 +248,16 @@ class Machine:
         said = self.monitor(f"loadvm {name}")
         require(not said, f"the machine is not as it was saved: {said}")
 
+    def go_back(self, name):
+        """Loads what was saved before the last extension that was seen, and goes on from there."""
+        later = self.extended()[-1][0]
+        self.load(name)
+        said = len(self.extended())
+        self.wait_extended()
+        after = self.extended()[said:]
+        require_extensions(after)
+        require(after[0][0] <= later, f"the machine has not gone back: it has counted to {later}, and now {after}")
+
     def extended(self):
         """[(count, value)] of what the guest says that it has extended, since it was told to go on extending."""
         return extensions_in(self.said_before + self.console())

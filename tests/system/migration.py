@@ -42,13 +42,8 @@ def a_guest_that_is_moved_between_two_swtpm_loses_no_extension():
 def at_swtpm_a_snapshot_has_the_tpm_as_it_was():
     machine, _ = moved_between_swtpm()
     machine.save("now")
-    later = machine.wait_extended()
-    machine.load("now")
-    said = len(machine.extended())
     machine.wait_extended()
-    after = machine.extended()[said:]
-    require_extensions(after)
-    require(after[0][0] <= later, f"the machine has not gone back: it has counted to {later}, and now {after}")
+    machine.go_back("now")
 
 
 @test
@@ -127,13 +122,8 @@ def a_snapshot_of_the_machine_is_loaded_again_and_again_where_that_is_allowed():
     for load in (1, 2):
         machine.guest.run(f"tpm2 nvincrement {INDEX:#x} -C o")
         counter, resets = counts()
-        later = machine.wait_extended()
-        machine.load("now")
-        said = len(machine.extended())
         machine.wait_extended()
-        after = machine.extended()[said:]
-        require_extensions(after)
-        require(after[0][0] <= later, f"the machine has not gone back: it has counted to {later}, and now {after}")
+        machine.go_back("now")
         require(counts() >= (counter, resets + 1), f"a counter has gone back: {counts()} after {counter}, {resets}")
         require(counts()[1] == resets + 1, f"it says {counts()[1]} resets after {resets}")
         require(instance.show()["snapshot-loads"] == load, f"{instance.show()}")

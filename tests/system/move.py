@@ -8,13 +8,15 @@ finished, or the one that had it goes on.
 import functools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
 
 from harness import AdminError, Daemon, Instance, connect_unix, ctl, listens, new_directory, program, wait_for
 from machine import (BOOT_TIMEOUT, CMD_HASH_END, CMD_HASH_START, CMD_INIT, CMD_SHUTDOWN, PERMANENT, VOLATILE, Commands,
-                     ask_and_leave, control_call, exported, extending, get_blob, give, moved, moves, require_extensions, waiting)
+                     ask_and_leave, control_call, exported, extending, get_blob, give, moved, moves, require_extensions,
+                     snapshots_file, waiting)
 from tap import LONG, randomness, require, run, test
 from tpm import RC_FAILURE, Tpm, TpmError, signing_key_ecc
 
@@ -188,7 +190,9 @@ class Guest:
 
     def __init__(self):
         self.here, self.there = hosts()
-        self.machine, self.left = extending(self.here.create("guest").path + ".ctrl"), None
+        self.snapshots = snapshots_file()
+        self.machine = extending(self.here.create("guest", snapshots="allowed").path + ".ctrl", self.snapshots)
+        self.left = None
         self.start = 1
         self.move()
 
@@ -196,10 +200,12 @@ class Guest:
         return incoming(self.here, self.there, "guest") + ".ctrl"
 
     def move(self):
-        """To the other one. The machine that it has left stands still."""
+        """To the other one, with a copy of the disk. The machine that it has left stands still."""
         if self.left:
             self.left.kill()
-        self.left, self.machine = self.machine, moved(self.machine, self.incoming())
+        before, self.snapshots = self.snapshots, snapshots_file()
+        shutil.copyfile(before, self.snapshots)
+        self.left, self.machine = self.machine, moved(self.machine, self.incoming(), self.snapshots)
         self.here, self.there = self.there, self.here
         self.start += 1
 
@@ -240,7 +246,7 @@ def a_machine_that_goes_on_where_it_has_left_its_tpm_has_none():
 @test
 def a_migration_to_another_vtpmd_that_fails_leaves_the_machine_and_its_tpm_going():
     moving = guest()
-    other = waiting(moving.incoming(), os.path.join(new_directory(), "nobody-connects"))
+    other = waiting(moving.incoming(), os.path.join(new_directory(), "nobody-connects"), snapshots_file())
     moving.machine.migrate_in_vain()
     other.kill()
     ctl(moving.there, "stop", "--incoming", "guest")
@@ -253,8 +259,53 @@ def a_guest_that_has_moved_moves_home_again():
     moving = guest()
     moving.move()
     moving.require_undisturbed()
+
+
+@test
+def a_machine_goes_back_to_a_snapshot_from_before_its_tpm_has_moved_where_that_is_allowed():
+    moving = guest()
+
+    def loads():
+        return moving.here.call("show", instance="guest")["snapshot-loads"]
+    moving.machine.save("before")
+    moving.machine.wait_extended()
+    before = loads()
+    moving.move()
+    for turn in (1, 2):
+        moving.machine.go_back("before")
+        require(loads() == before + turn, f"{loads()} after {before}")
+    require(moving.there.call("show", instance="guest")["state"] == "moved", "it was started where it has left")
     moving.machine.end()
     Instance(moving.here, moving.here.call("show", instance="guest")).wait_for("its TPM goes on without it", state="stopped")
+
+
+def loaded(instance, blobs):
+    """What INIT says when a machine that is started brings them."""
+    with connect_unix(instance.path + ".ctrl") as control:
+        return give(control, blobs)
+
+
+@test
+def a_snapshot_of_a_machine_is_good_behind_a_move_until_the_tpm_is_used():
+    first, second = hosts()
+    instance, client = serving(first, "saved")
+    before = client.pcr_read(PCR)
+    blobs = exported(instance)
+    client.close()
+    instance.stop()
+    there = move(first, second, "saved")
+    require(loaded(there, blobs) == 0, f"it is refused: {second.log()}")
+    client = there.connect()
+    require(client.pcr_read(PCR) == before, "its PCRs are others")
+    client.pcr_extend(PCR, bytes(32))
+    client.close()
+    said = len(second.log())
+    require(loaded(there, blobs) != 0 and "older than the newest one" in second.log()[said:], second.log()[said:])
+    there.stop()
+    home = move(second, first, "saved")
+    said = len(first.log())
+    require(loaded(home, blobs) != 0 and "older than the newest one" in first.log()[said:], first.log()[said:])
+    home.stop()
 
 
 # --- between two commands swtpm ------------------------------------------------------------------------------------------
