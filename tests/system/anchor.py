@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from harness import Daemon, Swtpm, connect_unix, end_processes_of, new_directory, wait_for
+from harness import Daemon, Instance, Swtpm, connect_unix, ctl, end_processes_of, new_directory, wait_for
 from tap import require, run, test
 from tpm import receive_exactly
 from wiretap import Wiretap
@@ -23,6 +23,7 @@ INDEX, NV_INDEX = 0x01800040, "0x01800100"
 NV_EXTEND, NV_READ, FLUSH_CONTEXT, START_SESSION = 0x136, 0x14E, 0x165, 0x176
 NV_ATTRIBUTES = "0x22040044"  # extend; authread, authwrite; no_da; written
 OLD = "the anchor does not stand where the store's newest record left it"
+WEAKER = "the other vtpmd's anchor is weaker than this one's"
 
 
 class Chip:
@@ -360,6 +361,51 @@ def with_a_limit_commits_that_wait_form_one_record():
     moves = len(chip.extends()) - before
     require(all(client.nv_read(INDEX, 1) == b"\x07" for client in clients), "a write is not there")
     require(moves < len(writers), f"{len(writers)} writes that came at once moved the anchor {moves} times")
+
+
+@test
+def tpm_what_is_under_a_chip_moves_to_no_file_and_what_is_under_a_file_moves_to_a_chip():
+    chip = Chip()
+    plain = Daemon()
+    chipped = Daemon(settings=on_chip(chip), cpu=plain.cpu)
+    said = ctl(plain, "join", "--from", chipped.socket, fails=True)
+    require(WEAKER in said, f"it is refused with: {said}")
+    ctl(chipped, "join", "--from", plain.socket)
+
+    def stays(label):
+        """In each state, whoever asks for it."""
+        instance = Instance(chipped, chipped.call("show", instance=label))
+        for running in (False, True):
+            for asked in (["move", label], ["start", "--incoming", label]):
+                said = ctl(plain, *asked, "--from", chipped.socket, fails=True)
+                require(WEAKER in said, f"{asked} is refused with: {said}")
+            require(instance.show()["state"] == ("running" if running else "stopped"), f"{instance.show()}")
+            if not running:
+                instance.start()
+        return instance
+
+    chipped.create("born").stop()
+    stays("born").stop()
+    plain.refuses("NO_INSTANCE", "show", instance="born")
+
+    instance = plain.create("moves")
+    client = instance.connect()
+    client.startup()
+    client.nv_define(INDEX, 1)
+    client.nv_write(INDEX, b"x")
+    client.close()
+    instance.stop()
+    extends = len(chip.extends())
+    ctl(chipped, "move", "moves", "--from", plain.socket)
+    require(len(chip.extends()) > extends, "it has come without a move of the chip")
+    client = stays("moves").connect()
+    client.startup()
+    require(client.nv_read(INDEX, 1) == b"x", "it is another TPM")
+    client.close()
+    require(instance.show()["state"] == "moved", f"{instance.show()}")
+    for daemon in (chipped, plain):
+        end_processes_of(daemon.run)
+    chip.close()
 
 
 @test
