@@ -6,6 +6,7 @@ libvirtd is started by the test, in a mount namespace of its own, so that no ser
 touched. Live migration needs a second libvirtd on another host: swtpm_command.py does by hand what the two would do.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -266,6 +267,76 @@ def is_saved_and_goes_on(daemon, libvirt):
     libvirt.virsh("restore", f"{libvirt.directory}/saved")
     libvirt.require_running()
     libvirt.virsh("destroy", NAME)
+    stopped(daemon, "after the last destroy the TPM goes on")
+    libvirt.virsh("undefine", "--nvram", NAME)
+
+
+@contextlib.contextmanager
+def snapshots_allowed():
+    os.environ["VTPM_SNAPSHOTS"] = "allowed"
+    try:
+        yield
+    finally:
+        del os.environ["VTPM_SNAPSHOTS"]
+
+
+@test
+def what_libvirt_makes_may_go_back_where_its_environment_says_so():
+    with snapshots_allowed():
+        with_libvirt(makes_one_that_may_go_back)
+
+
+def makes_one_that_may_go_back(daemon, libvirt):
+    libvirt.define()
+    libvirt.virsh("start", NAME)
+    require(the_instance(daemon)["snapshots"] == "allowed", f"{the_instance(daemon)}")
+    libvirt.virsh("destroy", NAME)
+
+
+@test
+def a_machine_that_may_go_back_is_restored_from_what_it_has_left():
+    with_libvirt(goes_back)
+
+
+def make_by_hand(libvirt):
+    """As docs/libvirt.md has it."""
+    directory = os.path.dirname(libvirt.state)
+    with snapshots_allowed():
+        said = libvirt.inside("sh", "-c", f"install -d -m 711 {directory} && install -d -o {SWTPM_USER} -g {SWTPM_USER} -m 700 "
+                              f"{libvirt.state} && swtpm_setup --tpm2 --tpm-state {libvirt.state} --createek --create-ek-cert "
+                              f"--create-platform-cert --lock-nvram --vmid {NAME}:{UUID} --runas {SWTPM_USER} 2>&1 && echo made")
+    require(said.endswith("made\n"), said)
+
+
+def goes_back(daemon, libvirt):
+    libvirt.define(with_guest=True)
+    make_by_hand(libvirt)
+    made = the_instance(daemon)
+    libvirt.virsh("start", NAME)
+    require(the_instance(daemon)["id"] == made["id"] and "EK with handle" not in libvirt.swtpm_log(), "libvirt has made another one")
+    require(the_instance(daemon)["snapshots"] == "allowed", f"{the_instance(daemon)}")
+    guest = libvirt.guest()
+    guest.wait_ready()
+    guest.go_on_extending()
+    libvirt.wait_extended()
+    guest.stream.close()
+    kept = f"{libvirt.directory}/kept"
+    libvirt.virsh("save", NAME, kept)
+    stopped(daemon, "after save the TPM goes on")
+    saved = the_instance(daemon)["version"]
+    libvirt.virsh("start", NAME)
+    wait_for(lambda: the_instance(daemon)["version"] > saved, "the firmware does not use the TPM")
+    libvirt.virsh("destroy", NAME)
+    for loads in (1, 2):
+        stopped(daemon, "after destroy the TPM goes on")
+        libvirt.virsh("restore", kept)
+        libvirt.wait_extended()
+        require(the_instance(daemon)["snapshot-loads"] == loads, f"{the_instance(daemon)}")
+        libvirt.virsh("destroy", NAME)
+    # The second time it begins where the first one did. A line that it was about to say when it was saved may be torn.
+    counts = [count for count, _ in extensions_in(libvirt.console())]
+    steps = [later - count for count, later in zip(counts, counts[1:])]
+    require(sum(step < 1 for step in steps) == 1 and max(steps) <= 2, f"the guest has counted {counts}")
     stopped(daemon, "after the last destroy the TPM goes on")
     libvirt.virsh("undefine", "--nvram", NAME)
 

@@ -174,6 +174,36 @@ def two_directories_of_one_name_have_two_tpms():
 
 
 @test
+def whether_a_tpm_goes_back_with_its_machine_is_said_once():
+    def snapshots(state):
+        with open(os.path.join(state, "vtpm-instance"), encoding="ascii") as file:
+            return daemon().call("show", instance=file.read().strip())["snapshots"]
+
+    def make(state, said):
+        more = {} if said is None else {"VTPM_SNAPSHOTS": said}
+        made(set_up(state, "--not-overwrite", env=environment(**more)), f"with {said}")
+    for said, expected in ((None, "refused"), ("", "refused"), ("refused", "refused"), ("allowed", "allowed")):
+        state = new_state()
+        make(state, said)
+        require(snapshots(state) == expected, f"with {said} it is {snapshots(state)}")
+        make(state, "allowed")
+        require(snapshots(state) == expected, f"it was {expected}, and is {snapshots(state)}")
+    state = new_state()
+    os.environ["VTPM_SNAPSHOTS"] = "allowed"
+    try:
+        Command(state, "--flags", "not-need-init").stop()
+        Command(new_state(), "--flags", "not-need-init", family=()).stop()  # a TPM 1.2 has no such choice
+    finally:
+        del os.environ["VTPM_SNAPSHOTS"]
+    require(snapshots(state) == "allowed", "the command that serves did not make it so")
+    before, state = len(daemon().call("list")["instances"]), new_state()
+    for wrong in ("yes", "allowed ", "\udcff"):
+        refused("VTPM_SNAPSHOTS", "socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}",
+                env=environment(VTPM_SNAPSHOTS=wrong))
+    require(len(daemon().call("list")["instances"]) == before, "an instance was made")
+
+
+@test
 def nothing_is_made_in_the_place_of_what_is_missing():
     state = new_state()
     line = ["socket", "--tpm2", "--ctrl", f"type=unixio,path={state}.ctrl", "--tpmstate", f"dir={state}"]

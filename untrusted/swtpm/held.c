@@ -122,10 +122,23 @@ static bool random_text(char out[RANDOM_TEXT_SIZE])
     return true;
 }
 
+/* What swtpm's command line has no word for. out_snapshots: NULL if nothing is said. */
+static struct err take_policy(const char **out_snapshots, struct explanation *why)
+{
+    const char *text = getenv(HELD_SNAPSHOTS_VARIABLE);
+    *out_snapshots = text && *text ? text : NULL;
+    if (!*out_snapshots || strcmp(text, "allowed") == 0 || strcmp(text, "refused") == 0) return OK;
+    return explain(why, FAIL(USAGE), HELD_SNAPSHOTS_VARIABLE " in the environment: it is refused or allowed");
+}
+
 static struct err ask_create(struct held *held, const struct place *place, const char *label, json_t **out_instance,
                              struct explanation *why)
 {
+    const char *snapshots = NULL;
+    TRY(take_policy(&snapshots, why));
     json_t *arguments = json_pack("{s:s, s:b, s:s}", "label", label, "start", 0, "tpm", family_of(place));
+    /* Who says it for all that libvirt makes does not mean to have no TPM 1.2. */
+    if (snapshots && !place->of_12) (void)json_object_set_new(arguments, "snapshots", json_string(snapshots));
     return ctl_call(&held->ctl, "create", arguments, LONG_SECONDS, NULL, out_instance, why);
 }
 

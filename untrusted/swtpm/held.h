@@ -12,8 +12,9 @@
 #include "untrusted/swtpm/place.h"
 #include "untrusted/swtpm/sockets.h"
 
-#define HELD_SOCKET_VARIABLE "VTPM_SOCKET"
-#define HELD_FROM_VARIABLE   "VTPM_INCOMING_FROM"
+#define HELD_SOCKET_VARIABLE    "VTPM_SOCKET"
+#define HELD_FROM_VARIABLE      "VTPM_INCOMING_FROM"
+#define HELD_SNAPSHOTS_VARIABLE "VTPM_SNAPSHOTS"
 
 struct held {
     struct ctl ctl;
