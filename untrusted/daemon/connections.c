@@ -355,6 +355,8 @@ static struct err take_health(struct connection *c, struct span body)
     if (c->instance->health == told.health) return OK;
     c->instance->health = told.health;
     lifecycle_event(c->instance, "health", json_pack("{s:s}", "health", health_words[told.health]));
+    /* It serves, and its enclave proves nothing any more; the process is known, and a stop ends it. */
+    if (told.health == HEALTH_BROKEN && c->instance->phase == PHASE_ATTACHED) lifecycle_resumed(c->instance);
     return OK;
 }
 

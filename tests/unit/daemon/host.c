@@ -527,6 +527,9 @@ void guest_end(struct guest *guest)
 {
     hang_up(guest);
     fake_instance_close(&guest->enclave);
-    if (guest->line > 0) close(guest->line);
+    if (guest->line > 0) {
+        (void)send(guest->line, "x", 1, MSG_NOSIGNAL); /* the manager's process may have this line, too */
+        close(guest->line);
+    }
     guest->line = -1;
 }

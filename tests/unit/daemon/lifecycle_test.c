@@ -241,6 +241,72 @@ static void held_rows_stay_held_while_vtpmd_restarts(void **state)
     assert_int_equal(host.instance->row.epoch, 0);
 }
 
+static struct err store_nothing(void *ctx, struct store *store, struct anchor_host *anchor)
+{
+    (void)ctx, (void)store, (void)anchor;
+    return OK;
+}
+
+static void on_stored(void *ctx, struct err result)
+{
+    assert_ok(result);
+    *(bool *)ctx = true;
+}
+
+static bool is_true(void *ctx)
+{
+    return *(bool *)ctx;
+}
+
+/* What was to be stored before this is. */
+static void await_store(void)
+{
+    bool stored = false;
+    assert_ok(committer_submit(host.supervisor.committer, &(struct committer_job){&stored, store_nothing, on_stored}));
+    host_until(&host, is_true, &stored);
+}
+
+/* A vtpmd that begins anew after a suspend of the host meets processes whose enclaves are lost, too. */
+static void reconnect_broken(void)
+{
+    const struct hello_instance hello = {.serving = true, .id = guest.enclave.id, .start = 1};
+    const struct health_told broken = {.health = HEALTH_BROKEN};
+    guest_reconnect(&guest);
+    assert_ok(wire_send_hello_instance(guest.stream, &hello));
+    assert_ok(wire_send_health(guest.stream, &broken));
+}
+
+static void one_whose_enclave_is_lost_meanwhile_can_be_stopped(void **state)
+{
+    (void)state;
+    make();
+    host_restart(&host, NULL);
+    reconnect_broken();
+    await_state("running");
+    assert_false(host_told(&host, "resumed"));
+    host_stop(&host);
+    (void)guest_expect(&guest, WIRE_STOP);
+    guest_end(&guest); /* it has no receipt to give */
+    host_await_answer(&host);
+    assert_ok(host.result);
+    assert_string_equal(instance_state(host.instance), "stopped");
+    assert_int_equal(host.instance->row.epoch, 1);
+}
+
+static void and_is_once_that_was_asked_for(void **state)
+{
+    (void)state;
+    make();
+    host_stop(&host);
+    (void)guest_expect(&guest, WIRE_STOP);
+    await_store();
+    host_restart(&host, NULL);
+    reconnect_broken();
+    (void)guest_expect(&guest, WIRE_STOP);
+    guest_end(&guest);
+    await_state("stopped");
+}
+
 /* --- ends that no operator asked for --- */
 
 static void end_by_itself(void)
@@ -622,6 +688,8 @@ int main(void)
         TEST(with_rebuild_automatic_an_operator_need_not_declare_what_vtpmd_knows),
         TEST(declaring_a_living_holder_dead_ends_its_process_first),
         TEST(held_rows_stay_held_while_vtpmd_restarts),
+        TEST(one_whose_enclave_is_lost_meanwhile_can_be_stopped),
+        TEST(and_is_once_that_was_asked_for),
         TEST(what_ended_by_itself_is_started_at_the_next_start_of_vtpmd),
         TEST(what_was_stopped_is_not),
         TEST(the_wish_of_what_ended_by_itself_can_be_withdrawn),
