@@ -321,7 +321,8 @@ void supervisor_end(struct supervisor *supervisor)
     s->ending = true;
     for (size_t i = 0; i < s->roster.count; i++)
         lifecycle_finish(s->roster.list[i], FAIL(LINK_CLOSED),
-                         "vtpmd ends; what was asked for goes on when it is back");
+                         "vtpmd ends before this is done; vtpmctl show tells what is to be asked for again when it is "
+                         "back");
     sd_event_source_disable_unref(s->listen_source);
     if (s->listen_fd >= 0) close(s->listen_fd);
     for (size_t i = 0; i < CONNECTIONS_MAX; i++)

@@ -251,6 +251,7 @@ static const struct {
     {ERR_TIMEOUT, "vtpmctl show tells how far it is"},
     {ERR_CALL_BUSY, "too much waits for the store: see to the disk of the state directory, then try again"},
     {ERR_PEER_IDENTITY, "vtpmctl status names the enclaves; the images have to be of one build"},
+    {ERR_LINK_CLOSED, "the log of vtpmd says why it ended"},
     {ERR_PEER_CLOSED, "the log of vtpmd has what the instance said last"},
     {ERR_NO_MEMORY, "the host is short of memory"},
 };

@@ -307,6 +307,21 @@ static void and_is_once_that_was_asked_for(void **state)
     await_state("stopped");
 }
 
+/* Of a deletion nothing is left. */
+static void what_vtpmd_ends_in_is_not_said_to_go_on(void **state)
+{
+    (void)state;
+    static const uint8_t no_signature[ED25519_SIGNATURE_SIZE];
+    make();
+    host.answered = false;
+    act_delete(host.instance, true, no_signature, host_done, &host);
+    assert_false(host.answered);
+    host_restart(&host, NULL);
+    assert_err(host.result, LINK_CLOSED);
+    assert_non_null(strstr(host.reason, "ends before this is done"));
+    assert_string_not_equal(instance_state(host.instance), "deleted");
+}
+
 /* --- ends that no operator asked for --- */
 
 static void end_by_itself(void)
@@ -690,6 +705,7 @@ int main(void)
         TEST(held_rows_stay_held_while_vtpmd_restarts),
         TEST(one_whose_enclave_is_lost_meanwhile_can_be_stopped),
         TEST(and_is_once_that_was_asked_for),
+        TEST(what_vtpmd_ends_in_is_not_said_to_go_on),
         TEST(what_ended_by_itself_is_started_at_the_next_start_of_vtpmd),
         TEST(what_was_stopped_is_not),
         TEST(the_wish_of_what_ended_by_itself_can_be_withdrawn),
