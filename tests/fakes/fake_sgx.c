@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tests/fakes/fake_sgx_inner.h"
 #include "untrusted/cpu/processor.h"
 #include "untrusted/sgx/kernel.h"
 #include "untrusted/sgx/measure.h"
@@ -21,6 +22,7 @@
 #define PAGE_THERE   0x40u
 #define VECTOR_GP    13u
 #define VECTOR_PF    14u
+#define PF_SGX       0x8007u /* the EPCM says no */
 
 /* Of one descriptor. */
 struct enclave {
@@ -30,23 +32,26 @@ struct enclave {
     bool created, initialised;
     struct processor_enclave processor;
     struct measurement *measurement;
-    uint8_t *pages;       /* for each page of ELRANGE: what was added */
-    uint8_t *mapped;      /* and with which protection it is mapped; PAGE_THERE if it is */
-    struct device *inner; /* which runs it */
-    struct device *(*make_inner)(void *ctx);
-    void *make_inner_ctx;
+    uint8_t *pages;  /* for each page of ELRANGE: what was added */
+    uint8_t *mapped; /* and with which protection it is mapped; PAGE_THERE if it is */
+    uint32_t losses; /* of the EPC, before it was created */
+    bool runs;       /* not an echo */
+    struct fake_sgx_inner inner;
 };
 
 struct fake_sgx_faults fake_sgx_faults;
 struct fake_sgx_seen fake_sgx_seen;
 
+static struct fake_sgx_power own_power;
+struct fake_sgx_power *fake_sgx_power = &own_power;
+
 static struct enclave enclaves[ENCLAVES_MAX];
-static struct device *(*make_inner)(void *ctx);
-static void *make_inner_ctx;
+static const char *inner_cpu; /* NULL: there is an echo */
+static bool inner_ordinary_memory;
 
 static void forget(struct enclave *e)
 {
-    if (e->inner) e->inner->ops->destroy(e->inner);
+    fake_sgx_inner_close(&e->inner);
     if (e->open) close(e->fd);
     measurement_close(&e->measurement);
     processor_enclave_close(&e->processor);
@@ -61,13 +66,28 @@ void fake_sgx_reset(void)
         forget(&enclaves[i]);
     fake_sgx_faults = (struct fake_sgx_faults){0};
     fake_sgx_seen = (struct fake_sgx_seen){0};
-    make_inner = NULL;
+    own_power = (struct fake_sgx_power){0};
+    inner_cpu = NULL;
 }
 
-void fake_sgx_run_on(struct device *(*make)(void *ctx), void *ctx)
+void fake_sgx_run_on(const char *cpu, bool ordinary_memory)
 {
-    make_inner = make;
-    make_inner_ctx = ctx;
+    inner_cpu = cpu;
+    inner_ordinary_memory = ordinary_memory;
+}
+
+/* What happens now may be when the machine loses its power. */
+static void take_step(void)
+{
+    uint32_t left = fake_sgx_power->until_loss;
+    while (left && !atomic_compare_exchange_weak(&fake_sgx_power->until_loss, &left, left - 1))
+        ;
+    if (left == 1) fake_sgx_power->losses++;
+}
+
+static bool is_lost(const struct enclave *e)
+{
+    return e->created && e->losses != fake_sgx_power->losses;
 }
 
 static struct enclave *of_descriptor(int fd)
@@ -98,8 +118,7 @@ static int64_t do_open(void)
         e->fd = memfd_create("fake-sgx", MFD_CLOEXEC);
         if (e->fd < 0) return -errno;
         e->open = true;
-        e->make_inner = make_inner;
-        e->make_inner_ctx = make_inner_ctx;
+        e->runs = inner_cpu != NULL;
         fake_sgx_seen.opened++;
         return e->fd;
     }
@@ -136,6 +155,8 @@ static int64_t do_create(struct enclave *e, const struct sgx_enclave_create *arg
     if (!e->pages || !e->mapped) abort();
     if (ftruncate(e->fd, (off_t)secs.SIZE) != 0) return -ENOMEM;
     e->created = true;
+    e->losses = fake_sgx_power->losses;
+    e->inner.secs = secs;
     return 0;
 }
 
@@ -157,31 +178,23 @@ static bool secinfo_good(const struct sgx_secinfo *secinfo)
     return all_zero(secinfo->reserved, sizeof secinfo->reserved);
 }
 
-static int protection_at(uint64_t address)
-{
-    char line[512];
-    int protection = -1;
-    FILE *maps = fopen("/proc/self/maps", "re");
-    if (!maps) abort();
-    while (protection < 0 && fgets(line, sizeof line, maps)) {
-        unsigned long start = 0, end = 0;
-        char permissions[5];
-        if (sscanf(line, "%lx-%lx %4s", &start, &end, permissions) != 3) continue;
-        if (address < start || address >= end) continue;
-        protection = (permissions[0] == 'r' ? PROT_READ : 0) | (permissions[1] == 'w' ? PROT_WRITE : 0) |
-                     (permissions[2] == 'x' ? PROT_EXEC : 0);
-    }
-    fclose(maps);
-    return protection;
-}
-
-/* VM_MAYEXEC, which nothing shows: 0, -EFAULT or -EACCES. */
+/* VM_READ and VM_MAYEXEC of the page at source: 0, -EFAULT or -EACCES. */
 static int64_t check_source(uint64_t source)
 {
-    int protection = protection_at(source);
-    if (protection < 0 || !(protection & PROT_READ)) return -EFAULT;
-    if (mprotect((void *)source, SGX_PAGE_SIZE, PROT_READ | PROT_EXEC) != 0) return errno == EACCES ? -EACCES : -EFAULT;
-    return mprotect((void *)source, SGX_PAGE_SIZE, protection) == 0 ? 0 : -EFAULT;
+    char line[512];
+    bool inside = false;
+    int64_t result = -EFAULT;
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    if (!smaps) abort();
+    while (fgets(line, sizeof line, smaps)) {
+        unsigned long start = 0, end = 0;
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2) inside = source - start < end - start;
+        if (!inside || strncmp(line, "VmFlags:", 8) != 0) continue;
+        if (strstr(line, " rd ")) result = strstr(line, " me ") ? 0 : -EACCES;
+        break;
+    }
+    fclose(smaps);
+    return result;
 }
 
 static int64_t add_page(struct enclave *e, const struct sgx_enclave_add_pages *argument, uint64_t done,
@@ -196,6 +209,7 @@ static int64_t add_page(struct enclave *e, const struct sgx_enclave_add_pages *a
     if (measurement_add(e->measurement, offset, secinfo->FLAGS).code) return -EIO;
     if ((argument->flags & SGX_PAGE_MEASURE) && measurement_extend_page(e->measurement, offset, content).code)
         return -EIO;
+    if (e->runs) fake_sgx_inner_add(&e->inner, offset, secinfo, argument->flags & SGX_PAGE_MEASURE, content);
     *page = PAGE_THERE | (uint8_t)(secinfo->FLAGS & 7);
     if (secinfo->FLAGS == SGX_SECINFO_TCS) *page = PAGE_THERE | PAGE_TCS;
     fake_sgx_seen.added_pages++;
@@ -220,6 +234,7 @@ static int64_t do_add_pages(struct enclave *e, struct sgx_enclave_add_pages *arg
     if (argument->src % SGX_PAGE_SIZE) return -EINVAL;
     memcpy(&secinfo, (const void *)argument->secinfo, sizeof secinfo);
     if (!secinfo_good(&secinfo)) return -EINVAL;
+    if (is_lost(e)) return -EIO;
     int64_t result = interrupted() ? -EINTR : check_source(argument->src);
     uint64_t done = 0;
     for (; !result && done < argument->length; done += SGX_PAGE_SIZE) {
@@ -241,10 +256,12 @@ static int64_t do_init(struct enclave *e, const struct sgx_enclave_init *argumen
     if (sigstruct.ATTRIBUTES.FLAGS & sigstruct.ATTRIBUTEMASK.FLAGS & ~(uint64_t)PROCESSOR_FLAGS) return -EINVAL;
     if (sigstruct.ATTRIBUTES.XFRM & sigstruct.ATTRIBUTEMASK.XFRM & ~xfrm_of_host()) return -EINVAL;
     if (sigstruct.MISCSELECT & sigstruct.MISCMASK & ~PROCESSOR_MISCSELECT) return -EINVAL;
+    if (is_lost(e)) return -EIO;
     if (fake_sgx_faults.launch_refused) return -EPERM;
     if (e->measurement && measurement_finish(e->measurement, fake_sgx_seen.mrenclave).code) return -EIO;
     measurement_close(&e->measurement);
     if (processor_einit(&e->processor, &sigstruct, fake_sgx_seen.mrenclave).code) return -EPERM;
+    e->inner.sigstruct = sigstruct;
     e->initialised = true;
     return 0;
 }
@@ -252,6 +269,7 @@ static int64_t do_init(struct enclave *e, const struct sgx_enclave_init *argumen
 static int64_t do_ioctl(struct enclave *e, uint64_t request, uint64_t argument)
 {
     if (fake_sgx_faults.busy) return -EBUSY;
+    take_step();
     if (request == SGX_IOC_ENCLAVE_CREATE) return do_create(e, (const void *)argument);
     if (request == SGX_IOC_ENCLAVE_ADD_PAGES) return do_add_pages(e, (void *)argument);
     if (request == SGX_IOC_ENCLAVE_INIT) return do_init(e, (const void *)argument);
@@ -391,8 +409,9 @@ static int echo(struct device_run *registers, struct sgx_enclave_run *run)
 
 static int run_inner(struct enclave *e, struct device_run *registers, struct sgx_enclave_run *run)
 {
-    if (!e->inner) e->inner = e->make_inner(e->make_inner_ctx);
-    struct err result = e->inner->ops->enter(e->inner, run->tcs - e->processor.secs.BASEADDR, registers);
+    struct fake_sgx_inner *inner = &e->inner;
+    if (!inner->device) fake_sgx_inner_start(inner, inner_cpu, inner_ordinary_memory);
+    struct err result = inner->device->ops->enter(inner->device, run->tcs - e->processor.secs.BASEADDR, registers);
     if (result.code) return excepted(run, SGX_EENTER, VECTOR_GP, 0, 0);
     run->function = registers->function;
     if (run->function == SGX_EEXIT) return 0;
@@ -411,8 +430,11 @@ int fake_sgx_entered(struct device_run *registers, struct sgx_enclave_run *run, 
     if (run->tcs % SGX_PAGE_SIZE) return excepted(run, SGX_EENTER, VECTOR_GP, 0, 0);
     if (!e || !is_mapped(e, run->tcs)) return excepted(run, SGX_EENTER, VECTOR_PF, 6, run->tcs);
     uint64_t page = (run->tcs - e->processor.secs.BASEADDR) / SGX_PAGE_SIZE;
-    if (!(e->pages[page] & PAGE_TCS)) return excepted(run, SGX_EENTER, VECTOR_PF, 0x8007, run->tcs);
+    if (!(e->pages[page] & PAGE_TCS)) return excepted(run, SGX_EENTER, VECTOR_PF, PF_SGX, run->tcs);
     if ((e->mapped[page] & 7) != (PROT_READ | PROT_WRITE)) return excepted(run, SGX_EENTER, VECTOR_PF, 7, run->tcs);
     if (!e->initialised) return excepted(run, SGX_EENTER, VECTOR_GP, 0, 0);
-    return e->make_inner ? run_inner(e, registers, run) : echo(registers, run);
+    if (is_lost(e)) return excepted(run, SGX_EENTER, VECTOR_PF, PF_SGX, run->tcs);
+    take_step();
+    int result = e->runs ? run_inner(e, registers, run) : echo(registers, run);
+    return is_lost(e) ? excepted(run, SGX_ERESUME, VECTOR_PF, PF_SGX, 0) : result;
 }

@@ -1,12 +1,14 @@
 /*
  * A driver /dev/sgx_enclave of the tests' own, for a process without SGX: it answers system calls on that device as
  * Linux 6.12 does (arch/x86/kernel/cpu/sgx), with its errno values, over the processor of vtpm-cpu. What was added is
- * measured and checked as a processor would; entering is somebody else's (fake_sgx_run_on), or an echo.
+ * measured and checked as a processor would, and runs on the software device (fake_sgx_run_on), or is an echo.
  *
- * The system calls reach it by fake_sgx_watch() in a device's operations, or however a test likes.
+ * The system calls reach it by fake_sgx_watch() in a device's operations, by the linker in a whole program
+ * (fake_sgx_program.c), or however a test likes.
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +33,18 @@ struct fake_sgx_faults {
 
 extern struct fake_sgx_faults fake_sgx_faults;
 
+/*
+ * A machine that loses the power of its processor, as in a suspend, loses all enclaves that it had. A step is an ioctl,
+ * or the entry of an enclave that is there: it is lost while it runs then.
+ */
+struct fake_sgx_power {
+    _Atomic uint32_t losses;     /* so far */
+    _Atomic uint32_t until_loss; /* steps, the last of which is the one that it is lost in; 0: none is to come */
+};
+
+/* A process's own, or one for many. */
+extern struct fake_sgx_power *fake_sgx_power;
+
 /* Closes and forgets all. */
 void fake_sgx_reset(void);
 
@@ -44,10 +58,10 @@ void fake_sgx_watch(struct device *device);
 void fake_sgx_watched(void (*body)(void *ctx), void *ctx);
 
 /*
- * Where enclaves are run whose descriptor is opened after this: make() is asked for it at the first entry, outside of any
- * system call. NULL: nowhere, there is an echo.
+ * Enclaves whose descriptor is opened after this run on the software device with the processor that listens at cpu, from
+ * their first entry on. NULL: there is an echo.
  */
-void fake_sgx_run_on(struct device *(*make)(void *ctx), void *ctx);
+void fake_sgx_run_on(const char *cpu, bool ordinary_memory);
 
 /* What the vDSO would have: fake_sgx_gate.S, which spoils every register that the real one does not keep. */
 int fake_sgx_enter_enclave(unsigned long rdi, unsigned long rsi, unsigned long rdx, unsigned int function,

@@ -110,33 +110,6 @@ static void connect_kernel(void *fd)
     must(kernel_connect(fd));
 }
 
-/* Behind the driver of the tests' own. */
-static struct device *inner_device(void *ctx)
-{
-    const struct live_program *program = ctx;
-    const struct image *image = &program->image;
-    struct software_options options = {.cpu_fd = connect_cpu(&live_of_group), .image_fd = program->image_fd};
-    struct device *device = NULL;
-    struct sgx_secs secs;
-    uint32_t signature = 0;
-    must(software_device_open(&options, image, &device));
-    must(image_select_signature(image, device->xfrm, &signature));
-    image_secs(image, signature, 0, &secs);
-    must(device->ops->create(device, &secs));
-    for (uint32_t i = 0; i < image->segment_count; i++) {
-        const struct image_segment *segment = &image->segments[i];
-        const struct device_pages pages = {.offset = segment->offset,
-                                           .length = segment->size,
-                                           .file_offset = segment->file_offset,
-                                           .secinfo = {.FLAGS = segment->secinfo_flags},
-                                           .measured = segment->measured,
-                                           .public = segment->public};
-        must(device->ops->add_pages(device, &pages));
-    }
-    must(device->ops->init(device, &image->signatures[signature]));
-    return device;
-}
-
 static void open_device(const struct live *live, struct live_program *program)
 {
     if (!live_is_sgx) {
@@ -145,7 +118,7 @@ static void open_device(const struct live *live, struct live_program *program)
         return;
     }
     int fd = -1;
-    fake_sgx_run_on(inner_device, program);
+    fake_sgx_run_on(live->socket, false);
     fake_sgx_watched(connect_kernel, &fd);
     must(kernel_device_open(fd, &program->image, &program->device));
     fake_sgx_watch(program->device);

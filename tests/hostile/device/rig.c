@@ -127,17 +127,6 @@ static struct err software_device(struct rig *rig, bool ordinary_memory, struct 
     return software_device_open(&options, &rig->image, out_device);
 }
 
-/* What runs behind the driver. */
-static struct device *inner_device(void *ctx)
-{
-    struct rig *rig = ctx;
-    struct device *device = NULL;
-    assert_int_equal(software_device(rig, false, &device).code, 0);
-    assert_int_equal(rig_build(rig, device, NULL).code, 0);
-    assert_int_equal(device->ops->init(device, &rig->image.signatures[0]).code, 0);
-    return device;
-}
-
 static void connect_kernel(void *fd)
 {
     assert_int_equal(kernel_connect(fd).code, 0);
@@ -149,7 +138,7 @@ static struct err kernel_device(struct rig *rig, struct device **out_device)
     unmap_image(&rig->shown);
     rig->shown = rig->image;
     rig->shown.file = map_image(rig);
-    fake_sgx_run_on(inner_device, rig);
+    fake_sgx_run_on(rig->socket, false);
     fake_sgx_watched(connect_kernel, &fd);
     TRY(kernel_device_open(fd, &rig->shown, out_device));
     fake_sgx_watch(*out_device);

@@ -537,6 +537,44 @@ static void lost_epc_ends_the_enclave_for_its_caller(void **state)
     enclave_close(&enclave);
 }
 
+/* In the middle of a step: what came of it is gone, too. */
+static void epc_that_is_lost_meanwhile_ends_what_is_inside(void **state)
+{
+    (void)state;
+    struct device *device = running();
+    struct device_run run = {.rsi = 7};
+    fake_sgx_power->until_loss = 2;
+    assert_ok(device->ops->enter(device, SAMPLE_TCS_OFFSET, &run));
+    assert_int_equal(run.function, SGX_EEXIT);
+    run = (struct device_run){.rsi = 7};
+    assert_ok(device->ops->enter(device, SAMPLE_TCS_OFFSET, &run));
+    assert_int_equal(run.function, SGX_ERESUME);
+    assert_int_equal(run.exception_vector, 14);
+    assert_int_equal(run.rdi, 0);
+    assert_err(device->ops->enter(device, SAMPLE_TCS_OFFSET, &run), SGX_FAULT);
+    device->ops->destroy(device);
+    device = running(); /* another one is as good as ever */
+    assert_ok(device->ops->enter(device, SAMPLE_TCS_OFFSET, &run));
+    assert_int_equal(run.function, SGX_EEXIT);
+    device->ops->destroy(device);
+}
+
+static void epc_that_is_lost_before_einit_fails_what_is_made(void **state)
+{
+    (void)state;
+    struct device *device = NULL;
+    assert_ok(open_device(&device));
+    fake_sgx_power->until_loss = 3; /* CREATE, a segment, and the next one is not added any more */
+    assert_err(build(device), SGX_SECINFO);
+    device->ops->destroy(device);
+    assert_ok(open_device(&device));
+    assert_ok(build(device));
+    fake_sgx_power->losses++;
+    assert_err(device->ops->init(device, &image.signatures[0]), SYSTEM);
+    assert_int_equal(errno, EIO);
+    device->ops->destroy(device);
+}
+
 static void other_place_than_the_tcs_is_refused(void **state)
 {
     (void)state;
@@ -576,6 +614,8 @@ int main(void)
         TEST(host_has_its_state_back_whatever_the_enclave_left),
         TEST(lost_epc_is_a_fault_of_eenter_and_final),
         TEST(lost_epc_ends_the_enclave_for_its_caller),
+        TEST(epc_that_is_lost_meanwhile_ends_what_is_inside),
+        TEST(epc_that_is_lost_before_einit_fails_what_is_made),
         TEST(other_place_than_the_tcs_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
