@@ -206,16 +206,17 @@ class Swtpm(Process):
 class Cpu(Process):
     """vtpm-cpu, the software device's processor, with its secret in a file or under a passphrase."""
 
-    def __init__(self, directory, passphrase=None, core=False):
+    def __init__(self, directory, passphrase=None, core=False, executable=None):
         self.path = os.path.join(directory, "cpu.sock")
+        executable = executable or program("vtpm-cpu")
         self.secret_path = os.path.join(directory, "device-secret")
         memory = [] if SECRET_MEMORY else ["--ordinary-memory"]
         if not os.path.exists(self.secret_path):
             with secret_place(self.secret_path, passphrase) as (secret, descriptors):
-                subprocess.run([program("vtpm-cpu"), "--init", "--secret", secret, *memory], check=True,
-                               pass_fds=descriptors, capture_output=True)
+                subprocess.run([executable, "--init", "--secret", secret, *memory], check=True, pass_fds=descriptors,
+                               capture_output=True)
         with secret_place(self.secret_path, passphrase) as (secret, descriptors):
-            arguments = [program("vtpm-cpu"), "--listen", self.path, "--secret", secret, *memory]
+            arguments = [executable, "--listen", self.path, "--secret", secret, *memory]
             arguments += ["--user", USER] if AS_ROOT else []
             super().__init__("vtpm-cpu", arguments, directory, pass_fds=descriptors, core=core)
         self.wait_until(self._listens, "it listens")
@@ -286,7 +287,7 @@ class Daemon:
 
     def __init__(self, directory=None, passphrase=None, core=False, ordinary_memory=False, settings=None,
                  instance_program=None, instance_image=IMAGE, before_exec=None, init=True, wait=True, state=None,
-                 executable=None, cpu=None):
+                 executable=None, cpu=None, device="software"):
         self.directory = directory or new_directory()
         self.state = state or os.path.join(self.directory, "state")
         self.run = os.path.join(self.directory, "run")
@@ -298,7 +299,7 @@ class Daemon:
         config = self.configure(settings)
         self.arguments = [
             executable or program("vtpmd"), "--config", config, "--state-dir", self.state, "--run-dir", self.run,
-            "--device", "software", "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
+            "--device", device, "--cpu", self.cpu.path, "--manager-image", MANAGER_IMAGE, "--instance-image", instance_image,
             "--instance-program", instance_program or program("vtpm-instance")]
         self.arguments += ["--user", USER] if AS_ROOT and before_exec is None else []
         self.arguments += ["--ordinary-memory"] if ordinary_memory or not SECRET_MEMORY else []
@@ -540,10 +541,10 @@ class Holder:
 
 
 class NewHouse:
-    """Another processor, with the backup in its state directory."""
+    """Another processor, with the backup in its state directory. daemon: one that was not started; None: a new one."""
 
-    def __init__(self, backup):
-        self.daemon = Daemon(new_directory(), init=False)
+    def __init__(self, backup, daemon=None):
+        self.daemon = daemon or Daemon(new_directory(), init=False)
         shutil.copy(backup, self.daemon.database)
         os.chmod(self.daemon.database, 0o600)
 
