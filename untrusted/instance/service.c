@@ -153,6 +153,7 @@ static void begin_waiting(struct service *s)
 
 static void break_down(struct service *s, struct err why)
 {
+    const bool serves = s->health != HEALTH_AWAITING_FRONT; /* else there is no client to whom it could fail */
     uint16_t vector = 0;
     uint64_t address = 0;
     if (why.code == ERR_SGX_FAULT) {
@@ -160,14 +161,18 @@ static void break_down(struct service *s, struct err why)
         log_line(LOG_LEVEL_ERROR, "%s: the enclave faulted with vector %u at address %#" PRIx64, s->options.instance,
                  vector, address);
     }
-    log_line(LOG_LEVEL_ERROR,
-             "%s: %s; every command is answered TPM_RC_FAILURE until the machine is reset, and goes on from the newest "
-             "recorded state then",
-             s->options.instance, err_sentence(why));
+    log_line(LOG_LEVEL_ERROR, "%s: %s; %s", s->options.instance, err_sentence(why),
+             serves
+                 ? "every command is answered TPM_RC_FAILURE until the machine is reset, and goes on from the newest "
+                   "recorded state then"
+                 : "it has not served yet, and this begins anew with another enclave");
     s->busy = s->waiting = false;
     set_health(s, HEALTH_BROKEN);
     s->options.front.failed(s->options.front.ctx, why);
-    if (s->stopping) begin_stop(s);
+    if (s->stopping)
+        begin_stop(s);
+    else if (!serves)
+        end_loop(s, SERVICE_AGAIN);
 }
 
 /* A record of the enclave answers what the front-end asked; it may ask the next thing before this returns. */

@@ -4,6 +4,7 @@
  *   OPENED ──connection──► GREETED ──STATE──► LOADED ──LINK──► LINKED ──receipt──► STOPPED ──RECORDED──► the loop ends
  *
  *   SERVING ──the enclave fails, or an answer of vtpmd takes too long──► BROKEN ──reset──► the loop ends
+ *   AWAITING_FRONT ──the same──► the loop ends
  *   AWAITING_RESET ──the client's reset──► SERVING
  *
  * Guarantees: no answer leaves but those that the enclave released; the sealed state of a commit is kept until then,

@@ -338,6 +338,19 @@ static void an_enclave_that_faults_is_not_entered_again(void **state)
     assert_int_equal(rig.calls, calls + 1);
 }
 
+/* Between the LINK of vtpmd and the front-end's first record: nobody is served, so nobody would ever reset it. */
+static void an_enclave_that_is_lost_before_it_serves_is_replaced(void **state)
+{
+    (void)state;
+    const struct link_told told = rig_told(&rig);
+    rig_admit(&rig);
+    rig.fault = FAIL(SGX_FAULT);
+    assert_ok(wire_send_link(rig.daemon, &told));
+    rig_run_for(&rig, 20000);
+    assert_int_equal(links, 0);
+    rig_assert_ended(&rig, SERVICE_AGAIN);
+}
+
 static void a_lost_tpm_can_be_stopped(void **state)
 {
     (void)state;
@@ -896,6 +909,7 @@ int main(void)
         SERVICE_TEST(a_tpm_in_failure_mode_is_reported),
         SERVICE_TEST(a_reset_of_a_lost_tpm_asks_for_a_new_process),
         SERVICE_TEST(an_enclave_that_faults_is_not_entered_again),
+        BLANK_TEST(an_enclave_that_is_lost_before_it_serves_is_replaced),
         SERVICE_TEST(a_lost_tpm_can_be_stopped),
         SERVICE_TEST(a_lost_tpm_ends_without_a_receipt),
         SERVICE_TEST(reset_stop_and_start),
