@@ -117,6 +117,7 @@ def vtpmd_and_instances_run_in_enclaves_of_the_kernels_device():
     instances = [serving(daemon, f"real-{number}") for number in range(2)]
     status = daemon.call("status")
     require(status["device"] == "sgx" and status["memory"] == "EPC", f"status: {status}")
+    require({one["device"] for one in daemon.call("list")["instances"]} == {"sgx"}, "the list does not say what the enclaves run on")
     require("device               sgx" in ctl(daemon, "status"), "vtpmctl status does not say it")
     require(daemon.log().count("vtpm-instance: device: sgx, memory: EPC, stack canary: the enclave's own") == 2,
             f"the instances say: {daemon.log()}")

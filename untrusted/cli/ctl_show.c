@@ -42,13 +42,8 @@ static bool is_text(const json_t *object, const char *name, const char *text)
 void ctl_show_instance(const json_t *instance, FILE *out)
 {
     static const struct line first[] = {
-        {"label", "label"},
-        {"id", "id"},
-        {"TPM", "tpm"},
-        {"state", "state"},
-        {"health", "health"},
-        {"reason", "reason"},
-        {"moved to member", "moved-to"},
+        {"label", "label"}, {"id", "id"},         {"TPM", "tpm"},       {"device", "device"},
+        {"state", "state"}, {"health", "health"}, {"reason", "reason"}, {"moved to member", "moved-to"},
     };
     static const struct line second[] = {
         {"origin", "origin"},
@@ -97,9 +92,9 @@ static const struct column {
     int width;
     bool right; /* aligned */
 } columns[] = {
-    {"STATE", "state", 11, false}, {"HEALTH", "health", 18, false}, {"EPOCH", "epoch", 5, true},
-    {"START", "start", 5, true},   {"VERSION", "version", 7, true}, {"TPM", "tpm", 3, false},
-    {"OWNER", "owner", 8, false},  {"ID", "id", 8, false},
+    {"STATE", "state", 11, false},  {"HEALTH", "health", 18, false}, {"EPOCH", "epoch", 5, true},
+    {"START", "start", 5, true},    {"VERSION", "version", 7, true}, {"TPM", "tpm", 3, false},
+    {"DEVICE", "device", 8, false}, {"OWNER", "owner", 8, false},    {"ID", "id", 8, false},
 };
 
 static void print_cell(const struct column *column, const char *text, FILE *out)

@@ -152,6 +152,7 @@ json_t *view_instance(const struct instance *instance)
                              "created", (json_int_t)(row->created / UINT64_C(1000000000)), "deaths",
                              (json_int_t)row->deaths, "rebuilds", (int)instance->rebuilds);
     (void)json_object_set_new(view, "tpm", json_string(view_family(row)));
+    (void)json_object_set_new(view, "device", json_string(device_kind_name(instance->supervisor->config->device)));
     (void)json_object_set_new(view, "health", text_or_null(health_of(instance)));
     (void)json_object_set_new(view, "digest", hex_or(row->version > 0, row->digest, sizeof row->digest, json_null()));
     (void)json_object_set_new(view, "owner", view_owner(row));

@@ -40,7 +40,7 @@ MANAGER = "5a" * 32
 NONCE = "c3" * 32
 WEB1 = {
     "id": ID, "label": "web1", "state": "running", "health": "serving", "epoch": 2, "start": 3, "version": 12,
-    "slot": 0, "tpm": "2.0", "digest": "9f" * 32, "owner": "operator", "front-key": None, "origin": "made here",
+    "slot": 0, "tpm": "2.0", "device": "software", "digest": "9f" * 32, "owner": "operator", "front-key": None, "origin": "made here",
     "created": 1790000000, "deaths": 0, "rebuilds": 0, "pid": 4711,
     "listen": ["swtpm:unix:/run/vtpm/instances/web1/tpm.sock"], "reason": None,
 }
@@ -180,11 +180,11 @@ def test(function):
 @test
 def list_is_a_table_that_fits_a_terminal(place):
     lines = place.succeeds("list").splitlines()
-    tap.require(len(lines) == 3 and lines[0].split() == "LABEL STATE HEALTH EPOCH START VERSION TPM OWNER ID".split(), lines)
+    tap.require(len(lines) == 3 and lines[0].split() == "LABEL STATE HEALTH EPOCH START VERSION TPM DEVICE OWNER ID".split(), lines)
     tap.require(all(len(line) <= 100 for line in lines), "wider than 100 columns")
     tap.require(not any(line.endswith(" ") for line in lines), "blanks at the end of a line")
-    tap.require(lines[1].split() == ["web1", "running", "serving", "2", "3", "12", "2.0", "operator", ID[:8]], lines[1])
-    tap.require(lines[2].split() == ["db1", "stopped", "-", "2", "3", "12", "1.2", "ab" * 4, OTHER_ID[:8]], lines[2])
+    tap.require(lines[1].split() == ["web1", "running", "serving", "2", "3", "12", "2.0", "software", "operator", ID[:8]], lines[1])
+    tap.require(lines[2].split() == ["db1", "stopped", "-", "2", "3", "12", "1.2", "software", "ab" * 4, OTHER_ID[:8]], lines[2])
     columns = [lines[0].index(title) for title in ("STATE", "HEALTH", "OWNER")]
     tap.require([lines[1].index(word) for word in ("running", "serving", "operator")] == columns, "not aligned")
 
