@@ -1,6 +1,6 @@
 /*
  * A front with a TPM behind it that answers at once or when told to, and clients in the same thread. Time can be moved
- * forward: link with --wrap=sd_event_now.
+ * forward: link with --wrap=clock_now_usec.
  */
 #pragma once
 
@@ -24,6 +24,8 @@ struct fake_front {
     uint8_t command[2 * BLOB_MAX];
     unsigned failing;     /* which request, from the next on, has the outcome; 0: each */
     struct span export;   /* the response to FRONT_EXPORT */
+    int eager_fd;         /* of a client that has its next command there before the last is answered, */
+    unsigned eager;       /* so many times */
     size_t response_size; /* of every response; its last bytes are the command's */
 };
 

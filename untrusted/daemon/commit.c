@@ -6,6 +6,7 @@
 #include "untrusted/daemon/handed.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/supervisor.h"
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 
 #define USEC_PER_SEC UINT64_C(1000000)
@@ -179,7 +180,7 @@ static int on_turn(sd_event_source *source, uint64_t usec, void *ctx)
 
 static struct err wait_for_turn(struct supervisor *s, struct commit *commit)
 {
-    const uint64_t now = lifecycle_now_usec();
+    const uint64_t now = clock_now_usec();
     const uint64_t turn = s->next_move > now ? s->next_move : now;
     s->next_move = turn + (s->config->anchor_rate ? USEC_PER_SEC / s->config->anchor_rate : 0);
     if (turn == now) return submit(commit);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 
 #define FIRST_PAUSE_MSEC 10u
@@ -53,13 +54,6 @@ static struct node *pop(struct queue *queue)
     queue->first = node->next;
     if (!queue->first) queue->end = &queue->first;
     return node;
-}
-
-static uint64_t now_usec(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * UINT64_C(1000000) + (uint64_t)time.tv_nsec / 1000;
 }
 
 static struct timespec after(unsigned msec)
@@ -119,7 +113,7 @@ static struct node *wait_for_job(struct committer *c)
     while (!c->waiting.first && !c->closing)
         pthread_cond_wait(&c->changed, &c->lock);
     struct node *node = c->closing ? NULL : pop(&c->waiting);
-    if (node) c->began = now_usec();
+    if (node) c->began = clock_now_usec();
     pthread_mutex_unlock(&c->lock);
     return node;
 }
@@ -216,7 +210,7 @@ uint64_t committer_running_usec(struct committer *committer)
     pthread_mutex_lock(&committer->lock);
     uint64_t began = committer->began;
     pthread_mutex_unlock(&committer->lock);
-    return began ? now_usec() - began : 0;
+    return began ? clock_now_usec() - began : 0;
 }
 
 static void end_all(struct queue *queue)

@@ -10,6 +10,7 @@
 #include "untrusted/daemon/incoming.h"
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/front/address.h"
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 
 #define PATH_SIZE         128u
@@ -278,7 +279,7 @@ static int on_paused(sd_event_source *source, uint64_t usec, void *ctx)
 static struct err pay_for_commit(struct connection *c)
 {
     const struct supervisor *s = c->supervisor;
-    const uint64_t now = lifecycle_now_usec();
+    const uint64_t now = clock_now_usec();
     uint64_t *paid = &c->instance->commits_paid;
     if (!s->config->commit_rate) return OK;
     *paid = (*paid > now ? *paid : now) + USEC_PER_SEC / s->config->commit_rate;

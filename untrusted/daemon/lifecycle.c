@@ -11,13 +11,6 @@
 #define LEAVE_SECONDS       10u    /* for a process that holds nothing any more to end */
 #define TIMER_ACCURACY_USEC 10000u /* how late a timer may be; sd-event would take 250 ms */
 
-uint64_t lifecycle_now_usec(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * USEC_PER_SEC + (uint64_t)time.tv_nsec / 1000;
-}
-
 static void arm(struct instance *i, sd_event_source **source, uint64_t usec, sd_event_time_handler_t handler)
 {
     *source = sd_event_source_disable_unref(*source);

@@ -38,7 +38,6 @@ void lifecycle_event(struct instance *instance, const char *name, json_t *more);
 
 #define USEC_PER_SEC UINT64_C(1000000)
 
-uint64_t lifecycle_now_usec(void);
 /* handler NULL: none. */
 void lifecycle_set_timer(struct instance *instance, uint64_t usec, sd_event_time_handler_t handler);
 void lifecycle_set_reason(struct instance *instance, const char *reason);

@@ -10,6 +10,7 @@
 #include "untrusted/daemon/lifecycle.h"
 #include "untrusted/daemon/settings.h"
 #include "untrusted/daemon/spawn.h"
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 
 #define START_EXTRA_SECONDS 20u /* from the process to the serving TPM, beyond what a commit may take */
@@ -46,7 +47,7 @@ void lifecycle_schedule_rebuild(struct instance *instance)
     char reason[REASON_SIZE];
     if (i->handed && !handed_can_serve(i->handed)) i->wanted = false;
     if (!i->supervisor->config->rebuild || i->refused) return;
-    if (i->serving_since && lifecycle_now_usec() - i->serving_since > QUIET_SECONDS * USEC_PER_SEC) i->back_off_ms = 0;
+    if (i->serving_since && clock_now_usec() - i->serving_since > QUIET_SECONDS * USEC_PER_SEC) i->back_off_ms = 0;
     i->serving_since = 0;
     i->back_off_ms = i->back_off_ms ? 2 * i->back_off_ms : BACK_OFF_FIRST_MS;
     if (i->back_off_ms > BACK_OFF_MAX_MS) i->back_off_ms = BACK_OFF_MAX_MS;
@@ -216,7 +217,7 @@ void lifecycle_started(struct instance *instance)
     lifecycle_set_reason(i, NULL);
     i->row.state = MANAGER_HELD;
     i->phase = PHASE_SERVING;
-    i->serving_since = lifecycle_now_usec();
+    i->serving_since = clock_now_usec();
     if (i->health == HEALTH_AWAITING_FRONT) i->health = 0;
     if (i->rebuilding) i->rebuilds++;
     lifecycle_event(i, i->rebuilding ? "rebuilt" : "started", NULL);
@@ -232,7 +233,7 @@ void lifecycle_resumed(struct instance *instance)
     lifecycle_set_timer(i, 0, NULL);
     lifecycle_set_reason(i, NULL);
     i->phase = PHASE_SERVING;
-    i->serving_since = lifecycle_now_usec();
+    i->serving_since = clock_now_usec();
     if (i->wanted || i->act.kind != ACT_NONE) return;
     lifecycle_begin(i, &(struct act){.kind = ACT_STOP});
     stop_end_holder(i);
@@ -254,7 +255,7 @@ void lifecycle_taken_over(struct instance *instance)
     i->row.state = MANAGER_HELD;
     i->row.start++; /* as the manager has recorded; the rest of the row follows */
     i->phase = PHASE_SERVING;
-    i->serving_since = lifecycle_now_usec();
+    i->serving_since = clock_now_usec();
     i->health = HEALTH_SERVING;
     i->fenced = i->rebuilding = false;
     i->wanted = true;

@@ -97,12 +97,12 @@ struct err confine_files(void)
 /* --- the list of system calls --- */
 
 /* A command. */
-static const int hot[] = {SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait2), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg)};
+static const int hot[] = {SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait2), SCMP_SYS(recvfrom), SCMP_SYS(sendto)};
 
 /* A connection. */
 static const int warm[] = {
     SCMP_SYS(accept4), SCMP_SYS(close),   SCMP_SYS(epoll_ctl), SCMP_SYS(futex),
-    SCMP_SYS(read),    SCMP_SYS(recvmsg), SCMP_SYS(write),
+    SCMP_SYS(read),    SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),   SCMP_SYS(write),
 };
 
 /* Timers, memory, faults, the end (sd-event closes its signal sources one by one). */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 #include "untrusted/instance/keeper_wire.h"
 #include "untrusted/instance/service.h"
@@ -50,9 +51,7 @@ struct keeper {
 
 static int64_t now(void)
 {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+    return (int64_t)(clock_now_usec() / 1000);
 }
 
 static void close_sessions(struct worker_start *start)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "abi/peer.h"
+#include "untrusted/host/clock.h"
 #include "untrusted/host/log.h"
 #include "untrusted/wire/line.h"
 
@@ -53,12 +54,6 @@ struct service {
 static void begin_stop(struct service *s);
 static void stop_as(struct service *s, enum stop_mode mode);
 static void carry_out(struct service *s, const struct effects *effects);
-
-static uint64_t now(const struct service *s)
-{
-    uint64_t usec = 0;
-    return sd_event_now(s->options.event, CLOCK_MONOTONIC, &usec) < 0 ? 0 : usec;
-}
 
 /* The first word holds. */
 static void end_loop(struct service *s, enum service_end end)
@@ -145,7 +140,7 @@ static void arm_deadline(struct service *s, uint64_t usec)
 static void begin_waiting(struct service *s)
 {
     s->waiting = true;
-    s->began = now(s);
+    s->began = clock_now_usec();
     arm_deadline(s, s->began + s->options.commit_timeout_usec);
 }
 
@@ -303,7 +298,7 @@ static void on_link(struct service *s, struct span body)
     s->start = told.binding.start;
     result = s->options.front.linked(s->options.front.ctx, &told);
     if (!result.code && s->health == HEALTH_AWAITING_FRONT) {
-        s->named = now(s);
+        s->named = clock_now_usec();
         arm_deadline(s, s->named + s->options.commit_timeout_usec);
     }
     if (!result.code) return;
@@ -483,7 +478,7 @@ void service_relink(struct service *s)
 
 static void begin_stop_time(struct service *s)
 {
-    s->stop_began = now(s);
+    s->stop_began = clock_now_usec();
     arm_deadline(s, s->stop_began + s->options.commit_timeout_usec);
 }
 
@@ -622,7 +617,7 @@ static int on_deadline(sd_event_source *source, uint64_t usec, void *ctx)
 {
     (void)source, (void)usec;
     struct service *s = ctx;
-    const uint64_t time = now(s);
+    const uint64_t time = clock_now_usec();
     const uint64_t timeout = s->options.commit_timeout_usec;
     s->deadline_armed = false;
     if (s->waiting && time >= s->began + timeout)

@@ -15,6 +15,7 @@
 #include "tests/fakes/program.h"
 #include "tests/fakes/runtime.h"
 #include "trusted/manager/image.h"
+#include "untrusted/host/clock.h"
 #include "untrusted/wire/pass.h"
 
 #define TURN_USEC 20000u
@@ -223,7 +224,7 @@ void host_close(struct host *host)
 
 void host_run(struct host *host, uint64_t usec)
 {
-    for (uint64_t end_at = lifecycle_now_usec() + usec; lifecycle_now_usec() < end_at;)
+    for (uint64_t end_at = clock_now_usec() + usec; clock_now_usec() < end_at;)
         assert_true(sd_event_run(host->supervisor.event, TURN_USEC) >= 0);
 }
 

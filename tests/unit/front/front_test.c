@@ -503,6 +503,27 @@ static void a_flooding_client_waits_behind_the_others(void **state)
     close(other);
 }
 
+static void an_eager_client_has_some_turns_before_the_others(void **state)
+{
+    (void)state;
+    int eager = fake_front_connect(&f, DATA);
+    int other = fake_front_connect(&f, DATA);
+    fake_front_pump(&f);
+    f.eager_fd = eager;
+    f.eager = 19;
+    client_send(eager, command, sizeof command);
+    assert_int_equal(sd_event_run(f.event, 0), 1);
+    assert_int_equal(f.count, 8);
+    client_send(other, command, sizeof command);
+    assert_true(sd_event_run(f.event, 0) > 0 && sd_event_run(f.event, 0) > 0);
+    uint8_t received[RESPONSE_MAX];
+    assert_int_equal(client_receive(other, received, sizeof received), 10);
+    assert_in_range(f.count, 9, 17);
+    expect_size(eager, 200);
+    close(eager);
+    close(other);
+}
+
 static void the_control_channel_sets_the_locality(void **state)
 {
     (void)state;
@@ -859,6 +880,7 @@ int main(void)
         FRONT_TEST(pipelined_commands_are_answered_in_order),
         FRONT_TEST(one_request_at_a_time_and_first_come_first_served),
         FRONT_TEST(a_flooding_client_waits_behind_the_others),
+        FRONT_TEST(an_eager_client_has_some_turns_before_the_others),
         FRONT_TEST(the_control_channel_sets_the_locality),
         FRONT_TEST(channels_have_a_locality_each),
         FRONT_TEST(a_framed_command_gets_a_framed_response),
