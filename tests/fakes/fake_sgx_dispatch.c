@@ -12,6 +12,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "untrusted/sgx/elrange.h"
+
 #define SA_RESTORER_FLAG 0x04000000ul
 #define ALLOW            0 /* SYSCALL_DISPATCH_FILTER_* */
 #define BLOCK            1
@@ -25,6 +27,28 @@ static volatile char selector = ALLOW;
 static const struct device_ops *real_ops;
 static struct device_ops watched_ops;
 
+static void on_system_call(int signal, siginfo_t *info, void *context);
+
+/* As the kernel has it: the C library would put its own restorer there, which may make no system call. */
+struct kernel_sigaction {
+    void (*handler)(int signal, siginfo_t *info, void *context);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+static void dispatch(void)
+{
+    const struct kernel_sigaction action = {
+        .handler = on_system_call, .flags = SA_SIGINFO | SA_RESTORER_FLAG, .restorer = fake_sgx_restorer};
+    const uint64_t handled[6] = {SIGSYS, (uintptr_t)&action, 0, sizeof action.mask};
+    const uint64_t start = (uintptr_t)fake_sgx_allowed_start;
+    const uint64_t dispatched[6] = {PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, start,
+                                    (uintptr_t)fake_sgx_allowed_end - start, (uintptr_t)&selector};
+    if (fake_sgx_raw(SYS_rt_sigaction, handled) != 0 || fake_sgx_raw(SYS_prctl, dispatched) != 0) abort();
+}
+
+/* The software device behind the driver has a dispatch of its own, which takes the place of this one. */
 static void on_system_call(int signal, siginfo_t *info, void *context)
 {
     (void)signal, (void)info;
@@ -38,32 +62,21 @@ static void on_system_call(int signal, siginfo_t *info, void *context)
     if (!fake_sgx_system_call(registers[REG_RAX], arguments, &result))
         result = fake_sgx_raw(registers[REG_RAX], arguments);
     registers[REG_RAX] = result;
+    dispatch();
     selector = BLOCK;
 }
-
-/* As the kernel has it: the C library would put its own restorer there, which may make no system call. */
-struct kernel_sigaction {
-    void (*handler)(int signal, siginfo_t *info, void *context);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
 
 static void watch(void)
 {
-    const struct kernel_sigaction action = {
-        .handler = on_system_call, .flags = SA_SIGINFO | SA_RESTORER_FLAG, .restorer = fake_sgx_restorer};
-    if (syscall(SYS_rt_sigaction, SIGSYS, &action, NULL, sizeof action.mask) != 0) abort();
-    if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, fake_sgx_allowed_start,
-              fake_sgx_allowed_end - fake_sgx_allowed_start, &selector) != 0)
-        abort();
+    dispatch();
     selector = BLOCK;
 }
 
+/* Leaves what the software device behind the driver has on this thread. */
 static void unwatch(void)
 {
     selector = ALLOW;
-    if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0) != 0) abort();
+    if (elrange_confine_thread().code) abort();
 }
 
 void fake_sgx_watched(void (*body)(void *ctx), void *ctx)

@@ -1,11 +1,14 @@
 #include "untrusted/sgx/elrange.h"
 
 #include <errno.h>
+#include <linux/prctl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 
-#define PLACES_START (UINT64_C(1) << 45)
-#define PLACES_SIZE  (UINT64_C(1) << 45)
+#define PLACES_SIZE  (UINT64_C(3) << 40) /* below them are the shadows of the sanitizers */
+#define PLACES_START (ELRANGE_LIMIT - PLACES_SIZE)
 #define TRIES        8u
 
 struct err elrange_reserve(uint64_t size, uint64_t *out_base)
@@ -22,4 +25,17 @@ struct err elrange_reserve(uint64_t size, uint64_t *out_base)
         return OK;
     }
     return FAIL(NO_MEMORY);
+}
+
+/*
+ * Dispatch lets through what comes from one range of addresses: here, everything above the enclaves. The kernel looks at
+ * the address behind the instruction, which may be the limit itself.
+ */
+struct err elrange_confine_thread(void)
+{
+    const uint64_t first = ELRANGE_LIMIT + 1;
+    const struct sigaction killing = {.sa_handler = SIG_DFL};
+    ENSURE(sigaction(SIGSYS, &killing, NULL) == 0, SANDBOX);
+    ENSURE(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, first, UINT64_MAX - first, 0) == 0, SANDBOX);
+    return OK;
 }

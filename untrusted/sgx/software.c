@@ -31,7 +31,6 @@ enum software_state {
 struct software {
     struct device device;
     enum software_state state;
-    bool confined;
     int cpu_fd;
     uint64_t stub_offset;
     struct sgx_secs secs;
@@ -145,6 +144,7 @@ static struct err make_gate(struct software *s)
 static struct err prepare_thread(void)
 {
     TRY(software_fault_thread());
+    TRY(elrange_confine_thread());
     thread_number = (uint64_t)gettid();
     return OK;
 }
@@ -168,8 +168,6 @@ static struct err software_init(struct device *device, const struct sgx_sigstruc
     TRY(map_enclave(s));
     TRY(software_fault_install(s->map.ordinary_memory));
     TRY(prepare_thread());
-    TRY(software_map_confine(&s->map));
-    s->confined = true;
     s->state = STATE_INITIALISED;
     return OK;
 }
@@ -279,7 +277,7 @@ static void software_release_processor(struct device *device)
 static void software_destroy(struct device *device)
 {
     struct software *s = software_of(device);
-    if (s->map.base) software_map_remove(&s->map, s->runs, s->run_count, s->confined);
+    if (s->map.base) software_map_remove(&s->map, s->runs, s->run_count);
     if (software_gate_current == &s->gate) software_gate_current = NULL;
     software_release_processor(device);
     free(s->page_flags);

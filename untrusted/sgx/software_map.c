@@ -2,14 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "untrusted/host/secret_memory.h"
@@ -154,48 +149,12 @@ struct err software_map_stub(const struct software_map *map, uint64_t address, u
     return OK;
 }
 
-#define IP_LOW      (offsetof(struct seccomp_data, instruction_pointer))
-#define IP_HIGH     (IP_LOW + 4)
-#define LOW(value)  ((uint32_t)(value))
-#define HIGH(value) ((uint32_t)((value) >> 32))
-
-/*
- * The kernel reports the address behind the instruction, so the range is (base, base + size]. ELRANGE is a multiple of
- * its size, which is at most 4 GiB: all of it but the last address has the same upper half.
- */
-struct err software_map_confine(const struct software_map *map)
-{
-    uint64_t base = map->base;
-    uint64_t end = map->base + map->size;
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_HIGH),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, HIGH(base), 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_LOW),
-        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LOW(base), 0, 1),
-        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LOW(end - 1), 0, 5),
-        /* the last address, which may have another upper half */
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_HIGH),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, HIGH(end), 0, 2),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_LOW),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, LOW(end), 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    };
-    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-    ENSURE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, SANDBOX);
-    ENSURE(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0, SANDBOX);
-    return OK;
-}
-
-void software_map_remove(const struct software_map *map, const struct device_pages *runs, size_t count, bool confined)
+void software_map_remove(const struct software_map *map, const struct device_pages *runs, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         /* Of what was not mapped, no page is resident. */
         if (!is_secret(&runs[i])) continue;
         secret_memory_wipe_touched((void *)(map->base + runs[i].offset), runs[i].length);
     }
-    if (confined)
-        mmap((void *)map->base, map->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    else
-        munmap((void *)map->base, map->size);
+    munmap((void *)map->base, map->size);
 }

@@ -1,5 +1,5 @@
 /*
- * The enclave's pages in this process, and the filter that keeps system calls out of them.
+ * The enclave's pages in this process.
  *
  * Guarantees: no page is writable and executable; code is mapped shared from sealed memory, so no interface of the
  * kernel writes it; what may hold a secret is secret memory whose descriptor is closed; a page that was not added, and
@@ -32,11 +32,5 @@ struct err software_map_runs(const struct software_map *map, const struct device
 struct err software_map_stub(const struct software_map *map, uint64_t address, uint64_t file_offset,
                              void (*target)(void));
 
-/* From now on a system call from ELRANGE kills the process. It cannot be undone. ERR_SANDBOX. */
-struct err software_map_confine(const struct software_map *map);
-
-/*
- * Wipes and unmaps. The addresses stay reserved when the filter is on them: whatever would be mapped there later could
- * not call the kernel.
- */
-void software_map_remove(const struct software_map *map, const struct device_pages *runs, size_t count, bool confined);
+/* Wipes and unmaps. */
+void software_map_remove(const struct software_map *map, const struct device_pages *runs, size_t count);

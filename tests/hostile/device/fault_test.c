@@ -2,6 +2,7 @@
  * Faults inside the enclave (row B3): each becomes an asynchronous exit, kills that enclave and nothing else, and shows
  * the host no register of it.
  */
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 #include "tests/hostile/device/rig.h"
 #include "tests/unit/sgx/sample.h"
 #include "untrusted/cli/signature.h"
+#include "untrusted/sgx/elrange.h"
 
 static struct rig rig;
 
@@ -205,23 +208,89 @@ static void system_call_inside_kills_the_process(void **state)
     assert_int_equal(WTERMSIG(status), SIGSYS);
 }
 
-/* The filter on ELRANGE's addresses goes along: it must not meet the C library of a program, wherever that comes to lie. */
-static void no_program_that_the_host_starts_lies_at_its_addresses(void **state)
+static void *enter_on_another_thread(void *ctx)
+{
+    enter_to_syscall(ctx);
+    return NULL;
+}
+
+static void enter_to_syscall_later(void *ctx)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, enter_on_another_thread, ctx) == 0) pthread_join(thread, NULL);
+    _exit(3);
+}
+
+static void so_does_one_on_a_thread_that_enters_later(void **state)
 {
     (void)state;
-    rig_open(&rig);
-    uint64_t quarter = rig_call(&rig, PROBE_ADDRESS, PLACE_BASE, 0, 0, 0) >> 45;
-    FILE *maps = popen("cat /proc/self/maps", "r");
+    int status = status_of(enter_to_syscall_later);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSYS);
+}
+
+/* A program of two pages around the limit that calls the kernel by its last instruction below, or by its first above. */
+static void call_at_the_limit(bool above)
+{
+    static const uint8_t call[] = {0x0F, 0x05};
+    const uint8_t ret = 0xC3;
+    const size_t size = (size_t)2 * SGX_PAGE_SIZE;
+    uint8_t *limit = (uint8_t *)ELRANGE_LIMIT;
+    uint8_t *at = above ? limit : limit - sizeof call;
+    uint8_t *pages = mmap(limit - SGX_PAGE_SIZE, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (pages == MAP_FAILED || elrange_confine_thread().code) _exit(1);
+    memcpy(at, call, sizeof call);
+    memcpy(at + sizeof call, &ret, sizeof ret);
+    long id = SYS_getpid;
+    __asm__ volatile("call *%1" : "+a"(id) : "r"(at) : "rcx", "r11", "memory");
+    _exit(id == getpid() ? 0 : 2);
+}
+
+static void call_below(void *ctx)
+{
+    (void)ctx;
+    call_at_the_limit(false);
+}
+
+static void call_above(void *ctx)
+{
+    (void)ctx;
+    call_at_the_limit(true);
+}
+
+static void the_limit_is_exact(void **state)
+{
+    (void)state;
+    int status = rig_child(call_below, NULL);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSYS);
+    assert_int_equal(rig_child(call_above, NULL), 0);
+}
+
+/* What lay below the limit could not call the kernel. */
+static void require_above_the_limit(const char *command)
+{
+    FILE *maps = popen(command, "r");
     unsigned long start = 0;
     size_t count = 0;
     assert_non_null(maps);
-    assert_int_equal(quarter, 1);
     while (fscanf(maps, "%lx-%*[^\n] ", &start) == 1) {
-        assert_int_not_equal(start >> 45, quarter);
+        assert_true(start > ELRANGE_LIMIT);
         count++;
     }
     assert_int_equal(pclose(maps), 0);
     assert_true(count > 5);
+}
+
+static void the_kernel_puts_nothing_below_the_limit(void **state)
+{
+    (void)state;
+    rig_open(&rig);
+    assert_true(rig_call(&rig, PROBE_ADDRESS, PLACE_BASE, 0, 0, 0) < ELRANGE_LIMIT);
+    require_above_the_limit("cat /proc/self/maps");
+    require_above_the_limit("ulimit -s unlimited && cat /proc/self/maps"); /* which leaves five sixths to the stack */
+    require_above_the_limit("setarch -L cat /proc/self/maps");             /* where mappings grow upwards */
 }
 
 static void fault_and_go_on(void *ctx)
@@ -320,13 +389,15 @@ int main(int argc, char **argv)
         TEST(host_continues_after_a_fault),
         TEST(enclave_of_a_forked_child_can_fault),
         TEST(system_call_inside_kills_the_process),
-        TEST(no_program_that_the_host_starts_lies_at_its_addresses),
+        TEST(so_does_one_on_a_thread_that_enters_later),
+        TEST(the_kernel_puts_nothing_below_the_limit),
         TEST(signal_from_outside_kills_the_process),
         /* from here on of the software device alone */
+        TEST(the_limit_is_exact),
         TEST(a_fault_of_the_host_kills_the_host),
         TEST(forked_child_has_no_enclave),
         TEST(with_exinfo_an_enclave_is_told_of_both_faults_and_the_host_no_more_than_before),
     };
-    const size_t count = rig_is_sgx ? 8 : sizeof tests / sizeof *tests;
+    const size_t count = rig_is_sgx ? 9 : sizeof tests / sizeof *tests;
     return _cmocka_run_group_tests("fault", tests, count, NULL, NULL);
 }
