@@ -47,6 +47,56 @@ def move(there, here, label):
     return instance
 
 
+@functools.cache
+def third():
+    """Another member, which joined the one that had joined."""
+    first, second = hosts()
+    daemon = Daemon(cpu=first.cpu)
+    ctl(daemon, "join", "--from", second.socket)
+    require(first.call("status")["domain"] == daemon.call("status")["domain"], "it is of another domain")
+    return daemon
+
+
+def received(stream):
+    """A line, and the descriptors that came along."""
+    line, descriptors = b"", []
+    while not line.endswith(b"\n"):
+        part, passed, _, _ = socket.recv_fds(stream, 1 << 16, 1)
+        require(part, "the connection has ended")
+        line, descriptors = line + part, descriptors + passed
+    return line, descriptors
+
+
+MEMBER_MOVE, MEMBER_CONFIRM = "03", "04"
+
+
+def broken_off(there, here, label, withheld=MEMBER_CONFIRM):
+    """Brings it here through this process, which withholds the CONFIRM, or the answer to MOVE. What is answered here."""
+    admin = here.admin()
+    ours, theirs = socket.socketpair()
+    with ours, connect_unix(there.socket) as asked:
+        received(asked)  # its greeting
+        request = json.dumps({"execute": "move", "arguments": {"instance": label}}) + "\n"
+        socket.send_fds(admin.stream, [request.encode()], [theirs.fileno()])
+        theirs.close()
+        ours.settimeout(60)
+        what = None
+        while what != withheld:
+            line, _ = received(ours)
+            what = json.loads(line)["arguments"].get("message", "")[:2]
+            if what == MEMBER_CONFIRM:
+                break
+            asked.sendall(line)
+            line, descriptors = received(asked)
+            if what != withheld:
+                socket.send_fds(ours, [line], descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+    answer = admin.read()
+    admin.close()
+    return answer
+
+
 def filled(host, label):
     instance = host.create(label)
     client = instance.connect()
@@ -109,6 +159,47 @@ def what_was_suspended_is_resumed_where_it_has_moved_to():
     require(client.pcr_read(PCR) == before, "its PCRs are others")
     client.close()
     there.stop()
+
+
+@test
+def what_was_passed_on_before_it_was_confirmed_is_forgotten_where_it_was_first():
+    """By word of whoever it was given to there, and of nobody else, wherever it is by then."""
+    first, second = hosts()
+    instance, client, before = filled(first, "passed-on")
+    client.close()
+    instance.stop()
+
+    def require_key(kept):
+        shown = instance.show()
+        require(shown["state"] == "moved" and (shown["version"] > 0) == kept, f"{shown}")
+    require("return" in broken_off(first, second, "passed-on"), f"it has not come: {second.log()}")
+    require_key(True)
+    there = move(second, third(), "passed-on")
+    for host in (first, second):
+        host.restart()
+    ctl(third(), "move", "passed-on", "--from", first.socket)
+    require_key(True)
+    require("error" in broken_off(first, second, "passed-on"), "it is said to be done")
+    require_key(True)
+    for _ in range(2):
+        said = ctl(second, "move", "passed-on", "--from", first.socket)
+        require("  moved" in said, f"it is said to be somewhere else: {said}")
+        require_key(False)
+    client = there.connect()
+    client.startup()
+    require(client.nv_read(INDEX, 8) == b"a secret" and primary(client) == before, "it is another TPM")
+    client.close()
+    there.stop()
+    move(third(), first, "passed-on").stop()
+    # The second one has a row of its earlier stay, which says nothing about what it is given now.
+    require("error" in broken_off(first, second, "passed-on", MEMBER_MOVE), "it is said to have come")
+    require_key(True)
+    again = move(first, second, "passed-on")
+    client = again.connect()
+    client.startup()
+    require(primary(client) == before, "it is another TPM")
+    client.close()
+    again.stop()
 
 
 @test

@@ -88,8 +88,11 @@ static void give_up(struct move *m, struct err why, const char *reason)
     const char *label = i ? i->row.label : "an instance";
     if (!reason) reason = err_sentence(why);
     if (m->asked == MEMBER_CONFIRM) {
-        log_line(LOG_LEVEL_WARNING, "%s: it has come, and the other vtpmd keeps its key: %s", label, reason);
-        finish(m);
+        const bool passed_on = i->row.state == MANAGER_MOVED; /* who asked wanted nothing else */
+        log_line(LOG_LEVEL_WARNING, "%s: it %s, and the other vtpmd keeps its key until vtpmctl move asks again: %s",
+                 label, passed_on ? "was passed on" : "has come", reason);
+        answer(m, passed_on ? why : OK, reason);
+        forget(m);
         return;
     }
     log_line(LOG_LEVEL_ERROR, "%s: it does not come from the other vtpmd: %s%s", label, reason,
@@ -364,11 +367,18 @@ void member_join(struct supervisor *supervisor, int there, act_done *done, void 
         ask(m, MEMBER_JOIN);
 }
 
-/* It is here already: what is missing is the word that lets the other one forget it. */
-static bool is_here(const struct move *m)
+/*
+ * It has come already, and may have been passed on since: what is missing is the word that lets the other one forget it.
+ * A start that is no later than there is of an earlier stay: it is still to be brought.
+ */
+static bool has_come(const struct move *m, const json_t *there)
 {
-    const struct instance *i = roster_find(&m->supervisor->roster, &m->id);
-    return !m->incoming && i && i->row.state != MANAGER_MOVED;
+    const struct instance *i = m->instance;
+    const char *state = json_string_value(json_object_get(there, "state"));
+    if (m->incoming || !i) return false;
+    if (i->row.state != MANAGER_MOVED) return true;
+    return state && strcmp(state, "moved") == 0 &&
+           (json_int_t)i->row.start > json_integer_value(json_object_get(there, "start"));
 }
 
 /* The manager takes the answer to what it was asked last. */
@@ -393,9 +403,8 @@ static void on_shown(void *ctx, struct err result, const char *reason, const jso
         give_up(m, FAIL(VERB_STATE), UNDER_WAY);
         return;
     }
-    const bool here = is_here(m);
-    if (here) m->instance = roster_find(&m->supervisor->roster, &m->id);
-    ask(m, here ? MEMBER_CONFIRM : MEMBER_LOOK);
+    m->instance = roster_find(&m->supervisor->roster, &m->id);
+    ask(m, has_come(m, value) ? MEMBER_CONFIRM : MEMBER_LOOK);
 }
 
 static void begin_move(struct move *m, const char *name)

@@ -19,7 +19,10 @@ struct move;
 
 /* there: a connection to the other vtpmd's admin.sock, which is taken over. done: with the instance, or NULL for a join. */
 void member_join(struct supervisor *supervisor, int there, act_done *done, void *ctx);
-/* Brings an instance that is stopped there, or was left half way. name: its label or id there. */
+/*
+ * Brings an instance that is stopped there, or was left half way; of one that has come, and moved on since, the key there
+ * alone is seen to. name: its label or id there.
+ */
 void member_move(struct supervisor *supervisor, int there, const char *name, act_done *done, void *ctx);
 /* Starts a process here that takes over what one there exports. listen, handed: as for incoming_start. */
 void member_start_incoming(struct supervisor *supervisor, int there, const char *name, json_t *listen,

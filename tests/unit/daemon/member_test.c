@@ -26,11 +26,12 @@ struct outcome {
 };
 
 static struct host here, there;
-static struct admin *admin; /* there */
-static struct guest source; /* there */
-static struct guest target; /* here */
-static int line;            /* the other end of what is asked through here */
-static int through;         /* to there */
+static struct admin *admin_here, *admin_there;
+static struct host *asker, *asked; /* here and there, unless a test lets others ask */
+static struct guest source;        /* there */
+static struct guest target;        /* here */
+static int line;                   /* the other end of what the asker asks through */
+static int through;                /* to the asked */
 static struct outcome outcome;
 static unsigned descriptors; /* before the hosts */
 
@@ -118,12 +119,12 @@ static int hand_over_anew(void)
 
 static void ask_join(void)
 {
-    member_join(&here.supervisor, hand_over_anew(), keep_outcome, &outcome);
+    member_join(&asker->supervisor, hand_over_anew(), keep_outcome, &outcome);
 }
 
 static void ask_move(void)
 {
-    member_move(&here.supervisor, hand_over_anew(), "one", keep_outcome, &outcome);
+    member_move(&asker->supervisor, hand_over_anew(), "one", keep_outcome, &outcome);
 }
 
 static void ask_incoming(void)
@@ -138,23 +139,23 @@ static bool is_answered(void *ctx)
 
 static void expect_outcome(uint16_t code)
 {
-    host_until(&here, is_answered, &outcome);
+    host_until(asker, is_answered, &outcome);
     assert_int_equal(outcome.result.code, code);
 }
 
 static void next_question(const char *verb, char out[TEXT_MAX])
 {
     int passed = -1;
-    read_line(&here, line, out, &passed);
+    read_line(asker, line, out, &passed);
     assert_int_equal(passed, -1);
     assert_non_null(strstr(out, verb));
 }
 
-/* What there says to it. */
+/* What the asked says to it. */
 static void ask_there(const char *question, char out[TEXT_MAX], int *out_passed)
 {
     send_line(through, question, -1);
-    read_line(&there, through, out, out_passed);
+    read_line(asked, through, out, out_passed);
 }
 
 static void let_through(const char *verb)
@@ -182,8 +183,8 @@ static bool is_idle(void *ctx)
 /* Nothing of it is left, and nothing was answered twice. */
 static void assert_idle(void)
 {
-    host_until(&here, is_idle, &here);
-    host_run(&here, 1000);
+    host_until(asker, is_idle, asker);
+    host_run(asker, 1000);
 }
 
 static void join(void)
@@ -218,6 +219,18 @@ static void assert_came(void)
     assert_true(host_told(&there, "moved"));
 }
 
+/* From now on the one asks the other. */
+static void let_ask(struct host *one, struct host *other)
+{
+    char greeting[TEXT_MAX];
+    int passed = -1;
+    hang_up(&through);
+    asker = one;
+    asked = other;
+    through = host_connect_admin(other);
+    read_line(other, through, greeting, &passed);
+}
+
 /* --- the hosts ---------------------------------------------------------------------------------------------------- */
 
 static unsigned count_descriptors(void)
@@ -234,16 +247,14 @@ static unsigned count_descriptors(void)
 /* There is an instance, "one", with a state, that serves. */
 static int open_hosts(void **state)
 {
-    char greeting[TEXT_MAX];
-    int passed = -1;
     (void)state;
     line = through = -1;
     descriptors = count_descriptors();
     host_open(&there);
     host_open(&here);
-    admin = host_open_admin(&there);
-    through = host_connect_admin(&there);
-    read_line(&there, through, greeting, &passed);
+    admin_there = host_open_admin(&there);
+    admin_here = host_open_admin(&here);
+    let_ask(&here, &there);
     source = (struct guest){.host = &there, .line = -1};
     target = (struct guest){.host = &here, .line = -1};
     guest_make(&there, &source);
@@ -257,7 +268,8 @@ static int close_hosts(void **state)
     (void)state;
     guest_end(&source);
     guest_end(&target);
-    admin_close(&admin);
+    admin_close(&admin_here);
+    admin_close(&admin_there);
     host_close(&here);
     host_close(&there);
     hang_up(&line);
@@ -405,6 +417,113 @@ static void a_confirmation_that_is_answered_with_nonsense_is_no_error(void **sta
     assert_idle();
     assert_came();
     assert_int_equal(row_of(&there)->version, 0);
+}
+
+/* It has come, there keeps its key, and it goes on to a third one. */
+static void pass_on_unconfirmed(void)
+{
+    static struct host third;
+    ask_move();
+    let_through_members(2);
+    say_nonsense("\"member\"", NULL);
+    assert_ok(outcome.result);
+    host_open(&third);
+    let_ask(&third, &here);
+    join();
+    move();
+    assert_int_equal(row_of(&third)->state, MANAGER_STOPPED_STATE);
+    let_ask(&here, &there);
+    hang_up(&line);
+    host_close(&third);
+    assert_int_equal(row_of(&here)->state, MANAGER_MOVED);
+}
+
+static void what_was_passed_on_before_it_was_confirmed_is_confirmed_when_it_is_asked_for_again(void **state)
+{
+    (void)state;
+    static const char *const unconfirmed[] = {NULL, "{\"error\":{\"code\":160,\"desc\":\"one: there is none\"}}"};
+    pass_on_unconfirmed();
+    for (size_t i = 0; i < sizeof unconfirmed / sizeof *unconfirmed; i++) {
+        ask_move();
+        let_through_members(0);
+        say_nonsense("\"member\"", unconfirmed[i]);
+        assert_true(outcome.result.code);
+        assert_true(outcome.reason[0]);
+        assert_int_equal(row_of(&there)->version, 1);
+    }
+    for (unsigned turn = 0; turn < 2; turn++) { /* the second time there is nothing to erase any more */
+        ask_move();
+        let_through_members(1);
+        expect_outcome(ERR_NONE);
+        assert_idle();
+        assert_int_equal(row_of(&there)->version, 0);
+        assert_int_equal(row_of(&here)->state, MANAGER_MOVED);
+    }
+}
+
+/* One that lives there, of a ledger that was brought back, is no one's to confirm. */
+static void what_was_passed_on_and_is_not_shown_as_moved_is_looked_at(void **state)
+{
+    (void)state;
+    json_t *const shown[] = {json_string("stopped"), json_integer(6), NULL};
+    pass_on_unconfirmed();
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
+        char text[TEXT_MAX];
+        int passed = -1;
+        ask_move();
+        next_question("\"show\"", text);
+        ask_there(text, text, &passed);
+        json_t *answer = json_loads(text, 0, NULL);
+        json_t *row = json_object_get(answer, "return");
+        assert_int_equal(shown[i] ? json_object_set_new(row, "state", shown[i]) : json_object_del(row, "state"), 0);
+        char *changed = json_dumps(answer, JSON_COMPACT);
+        send_line(line, changed, -1);
+        free(changed);
+        json_decref(answer);
+        next_question("\"message\":\"02", text); /* LOOK */
+        ask_there(text, text, &passed);
+        send_line(line, text, -1);
+        expect_outcome(ERR_VERB_STATE);
+        assert_idle();
+        assert_int_equal(row_of(&there)->version, 1);
+    }
+}
+
+static void what_has_come_is_waited_for_by_no_candidate(void **state)
+{
+    (void)state;
+    move();
+    ask_incoming();
+    let_through_members(1);
+    expect_outcome(ERR_MOVED);
+    assert_idle();
+    assert_came();
+}
+
+/* It was here, and has moved home: what was recorded here then says nothing about what there gives away now. */
+static void what_comes_again_and_breaks_off_is_brought_and_not_confirmed(void **state)
+{
+    (void)state;
+    char question[TEXT_MAX];
+    int passed = -1;
+    move();
+    let_ask(&there, &here);
+    move();
+    let_ask(&here, &there);
+    ask_move();
+    let_through_members(1);
+    next_question("\"member\"", question);
+    ask_there(question, question, &passed);
+    hang_up(&passed);
+    hang_up(&line);
+    assert_idle();
+    assert_true(outcome.result.code);
+    assert_int_equal(row_of(&here)->state, MANAGER_MOVED);
+    assert_int_equal(row_of(&there)->state, MANAGER_MOVED);
+    admin_close(&admin_here);
+    host_restart(&here, NULL);
+    move();
+    assert_came();
 }
 
 static void the_others_words_are_told(void **state)
@@ -688,6 +807,10 @@ int main(void)
         JOIN_TEST(a_join_that_is_answered_with_nonsense_is_none),
         STOPPED_TEST(a_move_that_is_answered_with_nonsense_is_asked_for_again),
         STOPPED_TEST(a_confirmation_that_is_answered_with_nonsense_is_no_error),
+        STOPPED_TEST(what_was_passed_on_before_it_was_confirmed_is_confirmed_when_it_is_asked_for_again),
+        STOPPED_TEST(what_was_passed_on_and_is_not_shown_as_moved_is_looked_at),
+        STOPPED_TEST(what_has_come_is_waited_for_by_no_candidate),
+        STOPPED_TEST(what_comes_again_and_breaks_off_is_brought_and_not_confirmed),
         STOPPED_TEST(the_others_words_are_told),
         STOPPED_TEST(an_answer_to_another_question_is_refused),
         STOPPED_TEST(two_answers_at_once_are_one_too_many),
