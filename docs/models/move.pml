@@ -438,11 +438,20 @@ inline step(m, k)
     fi
 }
 
+/* What vtpmd asks for when it is told to move: CONFIRM; else LOOK and MOVE (untrusted/daemon/member.c, has_come). */
+#ifdef ASKS_BY_STATE
+#define IS_LATER(m, k) true
+#else
+#define IS_LATER(m, k) (now_is[m].start > now_is[k].start)
+#endif
+#define HAS_COME(m, k)                                                                                                 \
+    (LIVES(m) || now_is[m].state == DELETED || (now_is[m].state == MOVED && now_is[k].state == MOVED && IS_LATER(m, k)))
+
 /* From here on nothing is lost: all managers are started anew, the one that it has moved to asks for it, and all confirm. */
 inline ask_again(m, k)
 {
     if
-    :: m != k && WAITS(k, m) && anchored[k].start < STARTS ->
+    :: m != k && WAITS(k, m) && !HAS_COME(m, k) && anchored[k].start < STARTS ->
         look(m, k);
         ask_move(m, false, v_version[m]);
         answer_move(k, m, false);
@@ -455,7 +464,7 @@ inline ask_again(m, k)
 inline confirm_again(m, k)
 {
     if
-    :: m != k && MAY_CONFIRM(m) && now_is[m].start > 1 ->
+    :: m != k && MAY_CONFIRM(m) && HAS_COME(m, k) ->
         asked_confirm[m] = now_is[m].start;
         answer_confirm(k, m);
         record(k)

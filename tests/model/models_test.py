@@ -175,6 +175,7 @@ BROKEN = [
     ("a_deletion_that_is_not_confirmed_leaves_a_key", "move", "VERSIONS=2 DELETES CONFIRM_LIVING"),
     ("a_member_that_has_passed_it_on_and_confirms_no_more_leaves_a_key", "move",
      "MANAGERS=3 STARTS=3 VERSIONS=1 STOPPED_ONLY CONFIRM_LIVING"),
+    ("a_member_that_confirms_whatever_it_has_passed_on_once_does_not_fetch_it_again", "move", "VERSIONS=2 ASKS_BY_STATE"),
 ]
 
 
