@@ -214,7 +214,7 @@ def require_exhaustive(output):
 
 
 def holds(model, defined):
-    output = search(model, defined, "-O2")
+    output = search(model, defined, "-O1")
     tap.require("errors: 0" in output, f"a property does not hold: {output}")
     require_exhaustive(output)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The rules of the house hold in this tree, and the tools that say so notice when they do not."""
 
+import json
 import os
 import stat
 import subprocess
@@ -131,6 +132,44 @@ COUNTS = [
     ("everything skipped", "echo '1..0 # SKIP no device'", "0 passed, 0 failed, 1 skipped"),
     ("a program that hangs", "echo 1..1; echo ok 1; sleep 30", "1 passed, 1 failed, 0 skipped"),
 ]
+
+
+FLAGS = "-Wall -Wextra -Werror -Wshadow"
+
+
+def built(root, name, compiler, compiled, flags=FLAGS):
+    """A build directory of the two sources in root; those in compiled have their object file."""
+    build = os.path.join(root, name)
+    os.mkdir(build)
+    entries = []
+    for source in ("one.c", "two.c"):
+        entries.append({"directory": build, "file": "../" + source, "output": source + ".o",
+                        "command": f"ccache {compiler} {flags} -o {source}.o -c ../{source}"})
+        if source in compiled:
+            open(os.path.join(build, source + ".o"), "wb").close()
+    with open(os.path.join(build, "compile_commands.json"), "w", encoding="utf-8") as file:
+        json.dump(entries, file)
+    return build
+
+
+@test
+def clang_looks_at_what_it_has_not_compiled():
+    root = new_directory()
+    for source in ("one.c", "two.c"):
+        with open(os.path.join(root, source), "w", encoding="utf-8") as file:
+            file.write("int value(int a);\nint value(int a) { { int a = 1; (void)a; } return a; }\n")
+    gcc = built(root, "gcc", "cc", [])
+    for arguments, looked_at in [
+            ([gcc], 2),
+            ([gcc, os.path.join(root, "none")], 2),
+            ([gcc, built(root, "half", "clang-14", ["one.c"])], 1),
+            ([gcc, built(root, "other", "cc", ["one.c", "two.c"])], 2),
+            ([gcc, built(root, "lax", "clang-14", ["one.c", "two.c"], "-Wall -Wextra")], 2),
+    ]:
+        status, output = tool("check-clang", *arguments)
+        require(status == 1 and output.count("[-Werror,-Wshadow]") == looked_at, f"{arguments}: {output}")
+    status, output = tool("check-clang", gcc, built(root, "whole", "clang-14", ["one.c", "two.c"]))
+    require(status == 0, output)
 
 
 def programs(scripts):
