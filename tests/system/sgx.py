@@ -124,7 +124,7 @@ def vtpmd_and_instances_run_in_enclaves_of_the_kernels_device():
     require(daemon.log().count("(local attestation); admitted") == 2, f"they are not admitted: {daemon.log()}")
     for instance, client in instances:
         require("running" in ctl(daemon, "show", instance.label), "vtpmctl show does not say that it runs")
-        require(instance.label in ctl(daemon, "list"), "vtpmctl list does not have it")
+        require(re.search(rf"^{instance.label} .* sgx ", ctl(daemon, "list"), re.M), f"vtpmctl list has {ctl(daemon, 'list')}")
         require(len(client.get_random(32)) == 32, "no random bytes")
     require(os.path.lexists(daemon.cpu.path) is False, "somebody listens where vtpm-cpu would")
 
