@@ -170,6 +170,20 @@ def where_it_has_nothing_to_say_the_selftest_passes_there_too():
 
 
 @test
+def the_doctor_counts_the_groups_that_only_the_unit_gives():
+    host = system()
+    host.run("mknod --mode=0660 /dev/sgx_enclave c 1 3 && chgrp audio /dev/sgx_enclave")
+
+    def access():
+        said = host.run(f"{IN_CONTAINER} /usr/local/bin/vtpmctl doctor --device sgx --json 2>/dev/null", good=False)
+        return {check["check"]: check for check in json.loads(said)["checks"]}["access"]
+    require("usermod -aG audio vtpm" in access()["do"], f"{access()}")
+    host.add_to_unit("SupplementaryGroups=audio")
+    require((access()["verdict"], access()["found"]) == ("ok", "root may open it, vtpm too"), f"{access()}")
+    host.run("rm /dev/sgx_enclave")
+
+
+@test
 def the_units_allow_each_system_call_that_the_programs_allow_themselves():
     host = system()
     for source, unit in (("front/confine.c", "vtpmd"), ("cpu/sandbox.c", "vtpm-cpu")):

@@ -26,6 +26,7 @@
 
 #define SERVICE_USER    "vtpm"
 #define SERVICE_GROUPS  64
+#define SERVICE_WORDS   1024u
 #define LEAF_SGX        0x12u
 #define LEAF_BRAND      0x80000002u
 #define MSR_FEATURE     0x3A
@@ -129,24 +130,58 @@ static void look_at_kernel(struct doctor_facts *f)
 
 /* --- the device --- */
 
-/* By the device's mode; an access control list is not looked at. */
-static enum doctor_answer service_may_open(const struct stat *device)
+static bool group_named(const char *word, gid_t *out_group)
+{
+    char *end = NULL;
+    const struct group *group = getgrnam(word);
+    *out_group = group ? group->gr_gid : (gid_t)strtoul(word, &end, 10);
+    return group || !*end;
+}
+
+static bool has_group(const struct passwd *account, const char *more, gid_t wanted)
 {
     gid_t groups[SERVICE_GROUPS];
     int count = SERVICE_GROUPS;
-    const struct passwd *entry = getpwnam(SERVICE_USER);
-    if (!entry) return DOCTOR_UNKNOWN;
-    if (device->st_uid == entry->pw_uid) return (device->st_mode & 0600) == 0600 ? DOCTOR_YES : DOCTOR_NO;
-    if (getgrouplist(entry->pw_name, entry->pw_gid, groups, &count) < 0) return DOCTOR_UNKNOWN;
+    char words[SERVICE_WORDS];
+    char *rest = NULL;
+    if (getgrouplist(account->pw_name, account->pw_gid, groups, &count) < 0) count = SERVICE_GROUPS;
     for (int i = 0; i < count; i++)
-        if (groups[i] == device->st_gid) return (device->st_mode & 0060) == 0060 ? DOCTOR_YES : DOCTOR_NO;
-    return (device->st_mode & 0006) == 0006 ? DOCTOR_YES : DOCTOR_NO;
+        if (groups[i] == wanted) return true;
+    (void)snprintf(words, sizeof words, "%s", more);
+    for (const char *word = strtok_r(words, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
+        gid_t group = 0;
+        if (group_named(word, &group) && group == wanted) return true;
+    }
+    return false;
+}
+
+enum doctor_answer doctor_may_open(const struct stat *device, const char *account, const char *more_groups)
+{
+    const struct passwd *entry = getpwnam(account);
+    if (!entry) return DOCTOR_UNKNOWN;
+    mode_t wanted = 0006;
+    if (device->st_uid == entry->pw_uid)
+        wanted = 0600;
+    else if (has_group(entry, more_groups, device->st_gid))
+        wanted = 0060;
+    return (device->st_mode & wanted) == wanted ? DOCTOR_YES : DOCTOR_NO;
+}
+
+/* Those that the unit, with what an operator has put beside it, adds to its account's; "" where systemd is not. */
+static void service_groups(char out_words[SERVICE_WORDS])
+{
+    FILE *unit =
+        popen("systemctl show --property=Group --property=SupplementaryGroups --value vtpmd.service 2>/dev/null", "re");
+    const size_t got = unit ? fread(out_words, 1, SERVICE_WORDS - 1, unit) : 0;
+    if (unit) (void)pclose(unit);
+    out_words[got] = '\0';
 }
 
 static void look_at_device(struct doctor_facts *f)
 {
     struct stat status;
     struct statvfs mount;
+    char groups[SERVICE_WORDS];
     const struct passwd *user = getpwuid(geteuid());
     (void)snprintf(f->user, sizeof f->user, "%u", (unsigned)geteuid());
     if (user) (void)snprintf(f->user, sizeof f->user, "%.63s", user->pw_name);
@@ -159,7 +194,8 @@ static void look_at_device(struct doctor_facts *f)
     f->noexec = statvfs(KERNEL_DEVICE_PATH, &mount) == 0 && mount.f_flag & ST_NOEXEC;
     const struct group *group = getgrgid(status.st_gid);
     (void)snprintf(f->group, sizeof f->group, "%.63s", group ? group->gr_name : "");
-    f->service_may = service_may_open(&status);
+    service_groups(groups);
+    f->service_may = doctor_may_open(&status, SERVICE_USER, groups);
 }
 
 /* --- memory and time --- */

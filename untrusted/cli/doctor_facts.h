@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 
@@ -53,7 +54,7 @@ struct doctor_facts {
     bool noexec;
     char user[DOCTOR_TEXT_SIZE];    /* who asks */
     char group[DOCTOR_TEXT_SIZE];   /* the device's */
-    enum doctor_answer service_may; /* the account vtpm may open it; UNKNOWN: there is no such account */
+    enum doctor_answer service_may; /* vtpmd.service may open it; UNKNOWN: there is no account vtpm */
     bool container;
     bool aesm;
 
@@ -66,3 +67,9 @@ struct doctor_facts {
 };
 
 void doctor_facts_gather(struct doctor_facts *out_facts);
+/*
+ * Whether who runs under an account may open the device for reading and writing, by its mode; an access control list is not
+ * looked at. more_groups: what he has beside the account's, names or numbers with blanks between them. UNKNOWN: there is no
+ * such account.
+ */
+enum doctor_answer doctor_may_open(const struct stat *device, const char *account, const char *more_groups);

@@ -214,6 +214,25 @@ static void the_service_may_not_open_what_the_asker_may(void **state)
     assert_true(judged(&facts, DEVICE_SGX).usable);
 }
 
+/* By numbers that every Debian has: root's 0, daemon's 1. */
+static void the_groups_that_only_the_unit_gives_count_as_those_of_the_account(void **state)
+{
+    (void)state;
+    struct stat device = {.st_uid = 0, .st_gid = 1, .st_mode = S_IFCHR | 0660};
+    assert_int_equal(doctor_may_open(&device, "nobody", ""), DOCTOR_NO);
+    assert_int_equal(doctor_may_open(&device, "nobody", "nogroup\n\n"), DOCTOR_NO);
+    assert_int_equal(doctor_may_open(&device, "nobody", "nogroup\nno-such-group daemon\n"), DOCTOR_YES);
+    assert_int_equal(doctor_may_open(&device, "nobody", "nogroup\n1\n"), DOCTOR_YES);
+    assert_int_equal(doctor_may_open(&device, "daemon", ""), DOCTOR_YES);
+    assert_int_equal(doctor_may_open(&device, "no-such-account", "daemon"), DOCTOR_UNKNOWN);
+    device.st_mode = S_IFCHR | 0646; /* a group that is shut out is not one of the others */
+    assert_int_equal(doctor_may_open(&device, "nobody", ""), DOCTOR_YES);
+    assert_int_equal(doctor_may_open(&device, "nobody", "daemon"), DOCTOR_NO);
+    device.st_gid = 0; /* what is no group's name is not root's number */
+    device.st_mode = S_IFCHR | 0660;
+    assert_int_equal(doctor_may_open(&device, "nobody", "no-such-group"), DOCTOR_NO);
+}
+
 static void a_container_without_the_device(void **state)
 {
     (void)state;
@@ -306,6 +325,7 @@ int main(void)
         cmocka_unit_test(dev_without_exec),
         cmocka_unit_test(who_may_not_open_the_device_is_named_with_its_group),
         cmocka_unit_test(the_service_may_not_open_what_the_asker_may),
+        cmocka_unit_test(the_groups_that_only_the_unit_gives_count_as_those_of_the_account),
         cmocka_unit_test(a_container_without_the_device),
         cmocka_unit_test(little_locked_memory),
         cmocka_unit_test(no_secret_memory),
