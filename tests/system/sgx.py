@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import threading
+from unittest.mock import patch
 
 from harness import (BUILD, SECRET_MEMORY, Cpu, Daemon, Front, Holder, Instance, NewHouse, control, ctl, give_to_user,
                      new_directory, program, wait_for)
@@ -351,6 +352,20 @@ def after_a_suspend_each_tpm_fails_until_its_machine_is_reset_and_then_goes_on()
     for instance, client in lost:
         instance.wait_serving()
         require(client.nv_read(NV_INDEX, 8) == b"later...", "what was written after the suspend is gone")
+
+
+@test
+def an_idle_vtpmd_notices_it_by_itself():
+    """As often as it tells a watchdog that it lives."""
+    machine = Machine()
+    with patch.dict(os.environ, WATCHDOG_USEC="200000"):
+        daemon = sgx_host(cpu=machine)
+    instance, _ = serving(daemon, "quiet")
+    machine.suspend()
+    require(daemon.process.wait() == 1, "it goes on without its enclave")
+    require("the manager enclave faulted: vector 14" in daemon.log(), f"it says: {daemon.log()}")
+    daemon.start()
+    instance.wait_for("it is not known to be lost", state="running", health="broken")
 
 
 @test

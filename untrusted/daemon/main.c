@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "abi/blob.h"
@@ -41,6 +42,7 @@ struct daemon {
     struct store *store;
     struct anchor_host *anchor;
     struct admin *admin;
+    uint64_t look_usec; /* from one look at the enclave to the next */
 };
 
 static struct err complain(const char *what, const char *which, struct err result)
@@ -398,6 +400,35 @@ static struct err open_sockets(struct daemon *d)
     return OK;
 }
 
+static void on_status(void *ctx, struct err result, struct reader *results)
+{
+    (void)ctx, (void)result, (void)results;
+}
+
+/*
+ * That its memory is lost, as when the host was suspended, an enclave shows to whoever enters it: vtpmd does so itself where
+ * nobody asks for anything. What it finds is supervisor_give_up's.
+ */
+static int on_look(sd_event_source *source, uint64_t usec, void *ctx)
+{
+    (void)usec;
+    struct daemon *d = ctx;
+    struct err result = manager_ask(d->supervisor.manager, MANAGER_STATUS, span_empty(), on_status, NULL);
+    if (!result.code && sd_event_source_set_time_relative(source, d->look_usec) >= 0)
+        (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return 0;
+}
+
+/* As often as the watchdog is told that vtpmd lives, and at once after a sleep that was longer: this clock goes on then. */
+static struct err look_after_enclave(struct daemon *d)
+{
+    if (d->config.device != DEVICE_SGX || sd_watchdog_enabled(0, &d->look_usec) <= 0) return OK;
+    d->look_usec /= 2;
+    ENSURE(sd_event_add_time_relative(d->supervisor.event, NULL, CLOCK_BOOTTIME, d->look_usec, 0, on_look, d) >= 0,
+           SYSTEM);
+    return OK;
+}
+
 static struct err serve(struct daemon *d)
 {
     struct supervisor *s = &d->supervisor;
@@ -414,6 +445,7 @@ static struct err serve(struct daemon *d)
     TRY(committer_open(s->event, d->store, d->anchor, &s->committer));
     TRY(open_sockets(d));
     (void)sd_event_set_watchdog(s->event, true);
+    TRY(complain("looking after", "the manager enclave", look_after_enclave(d)));
     puts("ready");
     (void)fflush(stdout);
     (void)sd_notify(0, "READY=1");
