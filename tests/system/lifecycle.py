@@ -11,6 +11,7 @@ import subprocess
 import time
 
 from harness import Daemon, Owner, alive, children_of, ctl, new_directory, program, wait_for
+from k2 import FrontEnd
 from tap import require, run, test
 from tpm import digest
 
@@ -386,6 +387,61 @@ def nv_write_command(data):
     body = NV_INDEX.to_bytes(4, "big") * 2 + bytes.fromhex("00000009400000090000000000")
     body += len(data).to_bytes(2, "big") + data + bytes(2)
     return b"\x80\x02" + (10 + len(body)).to_bytes(4, "big") + b"\0\0\x01\x37" + body
+
+
+# --- what is counted when a separate front-end comes late ------------------------------------------------------------
+
+def served(instance):
+    """Its front-end, which lasts as long as what is returned is kept."""
+    return FrontEnd(instance.daemon, instance.identity).register().connect(instance.front_path)
+
+
+def require_counts(shown, deaths, rebuilds, start):
+    found = {name: shown[name] for name in ("deaths", "rebuilds", "start")}
+    require(found == {"deaths": deaths, "rebuilds": rebuilds, "start": start}, f"it is {shown}")
+
+
+@test
+def a_rebuild_counts_when_its_front_end_has_come_however_late():
+    daemon = Daemon()
+    instance = daemon.create_for_front("late")
+    daemon.restart()
+    first = served(instance)
+    require_counts(instance.wait_serving(), 0, 0, 1)  # nobody died
+    os.kill(instance.worker(), signal.SIGKILL)
+    wait_for(lambda: daemon.log().count("second creation request") == 2, "it is not allowed to start")
+    require_counts(instance.wait_for("it does not wait", health="awaiting front-end"), 1, 0, 1)
+    second = served(instance)
+    require_counts(instance.wait_for("it is not rebuilt", health="awaiting reset"), 1, 1, 2)
+    require(first.link.share != second.link.share, "it is the same enclave")
+
+
+@test
+def one_that_died_before_its_front_end_came_is_rebuilt_without_a_death():
+    daemon = Daemon()
+    instance = daemon.create_for_front("never-admitted")
+    before = instance.wait_for("it does not wait", health="awaiting front-end")["pid"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: instance.show()["pid"] not in (None, before), "no other process is started")
+    front = served(instance)
+    require_counts(instance.wait_serving(), 0, 1, 1)
+    front.startup()
+    require(len(front.get_random(8)) == 8, "it is not served")
+
+
+@test
+def a_front_end_that_does_not_come_or_goes_is_neither():
+    daemon = Daemon(settings={"commit-timeout": "1"})
+    instance = daemon.create_for_front("absent")
+    absent = FrontEnd(daemon, instance.identity).register()
+    require_counts(instance.wait_for("it waits on", start=1, health="awaiting front-end"), 0, 0, 1)
+    front = served(instance)
+    require_counts(instance.wait_serving(), 0, 0, 2)
+    require(absent.link.share != front.link.share, "it is the same enclave")
+    front.stream.close()
+    another = served(instance)
+    require_counts(instance.wait_serving(), 0, 0, 3)
+    require(front.link.share != another.link.share, "it is the same enclave")
 
 
 @test

@@ -419,7 +419,7 @@ def a_separate_front_end_fails_until_its_machine_is_reset_and_goes_on():
     require_failure(client)
     require(daemon.process.wait() == 1, "vtpmd, to which its process came with a new enclave, did not end")
     daemon.start()
-    instance.wait_for("it is not rebuilt", deaths=1, health="serving")
+    instance.wait_for("it is not rebuilt", deaths=1, rebuilds=1, health="serving")
     require_failure(client)
     require(front.reset() == bytes(4), "the reset is refused")
     require_state(client)

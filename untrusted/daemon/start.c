@@ -29,7 +29,7 @@ static int on_rebuild(sd_event_source *source, uint64_t usec, void *ctx)
     struct instance *i = ctx;
     bool held = i->row.state == MANAGER_HELD;
     lifecycle_set_timer(i, 0, NULL);
-    if (i->act.kind != ACT_NONE && i->act.kind != ACT_START) return 0; /* somebody decided otherwise meanwhile */
+    if (i->act.kind != ACT_NONE && !lifecycle_is_starting(i)) return 0; /* somebody decided otherwise meanwhile */
     if (i->act.kind == ACT_NONE) lifecycle_begin(i, &(struct act){.kind = i->wanted ? ACT_RESTART : ACT_STOP});
     i->rebuilding = lifecycle_is_starting(i) && (held || i->row.state == MANAGER_ALLOWED);
     if (held && !lifecycle_holder_is_gone(i))
@@ -178,7 +178,6 @@ static void await_front(struct instance *i)
         i->health = HEALTH_AWAITING_FRONT;
         lifecycle_event(i, "health", json_pack("{s:s}", "health", "awaiting front-end"));
     }
-    i->rebuilding = false;
     if (lifecycle_is_starting(i)) lifecycle_finish(i, OK, NULL);
     spawn_finished(i);
 }
@@ -328,7 +327,7 @@ static void adopt_living(struct instance *i)
     if (i->row.state == MANAGER_HELD) {
         lifecycle_set_reason(i, "its process has not connected to this vtpmd yet");
     } else if (i->row.state == MANAGER_ALLOWED) {
-        i->rebuilding = true;
+        lifecycle_begin(i, &(struct act){.kind = ACT_RESTART});
         set_start_timer(i);
     } else if (i->wanted) {
         /* It ends, or says that it has a new enclave. */
