@@ -213,6 +213,7 @@ def a_running_one_does_not_move_and_nothing_goes_to_another_domain():
     require("another trust domain" in said, f"it was refused with: {said}")
     said = ctl(first, "join", "--from", stranger.socket, fails=True)
     require("never had an instance" in said, f"it was refused with: {said}")
+    require("vtpmd: join asked for by process" in first.log(), f"it was not logged who asked: {first.log()}")
     instance.start()
     instance.stop()
     require(stranger.stop() == 0, stranger.log())

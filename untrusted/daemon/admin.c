@@ -172,9 +172,17 @@ void client_answer(struct client *c, const char *name, json_t *value)
         take_lines(c);
 }
 
+/* What another vtpmd says of an instance names it already. */
+static bool begins_with(const char *reason, const char *who)
+{
+    const size_t size = strlen(who);
+    return strncmp(reason, who, size) == 0 && reason[size] == ':';
+}
+
 void client_answer_error(struct client *c, struct err error, const char *who, const char *reason)
 {
-    char desc[REASON_SIZE + MANAGER_LABEL_SIZE + 128];
+    char desc[REASON_SIZE + REQUEST_TEXT_MAX + 128];
+    if (!who && *c->about && !(reason && begins_with(reason, c->about))) who = c->about;
     (void)snprintf(desc, sizeof desc, "%s%s%s", who ? who : "", who ? ": " : "",
                    reason && *reason ? reason : err_sentence(error));
     client_answer(c, "error", view_error(error, desc));
@@ -200,11 +208,10 @@ static void log_act(const struct client *c, const struct request *request)
                                     1u << REQUEST_SUBSCRIBE | 1u << REQUEST_STATUS | 1u << REQUEST_VERSION |
                                     1u << REQUEST_STORE_CHECK | 1u << REQUEST_STORE_BACKUP | 1u << REQUEST_AWAIT |
                                     1u << REQUEST_STATE | 1u << REQUEST_MEMBER;
-    const char *about = request->instance ? request->instance : request->label;
     if (!(looking & (1u << request->verb)))
-        log_line(LOG_LEVEL_NOTICE, "%s %s%s%s asked for by process %d (user %u)", request->execute, about,
-                 request->force ? " with force" : "", request->declare_dead ? ", declaring its holder dead," : "",
-                 (int)c->pid, (unsigned)c->uid);
+        log_line(LOG_LEVEL_NOTICE, "%s%s%s%s%s asked for by process %d (user %u)", request->execute,
+                 *c->about ? " " : "", c->about, request->force ? " with force" : "",
+                 request->declare_dead ? ", declaring its holder dead," : "", (int)c->pid, (unsigned)c->uid);
 }
 
 static void take_line(struct client *c, struct span line)
@@ -212,6 +219,8 @@ static void take_line(struct client *c, struct span line)
     struct request request;
     char reason[REQUEST_REASON_SIZE] = "";
     struct err result = request_parse(line, &request, reason);
+    const char *about = request.instance ? request.instance : request.label;
+    (void)snprintf(c->about, sizeof c->about, "%s", about ? about : "");
     c->under_way = true;
     c->id = json_incref(request.id);
     if (result.code) {
@@ -230,6 +239,7 @@ static void refuse_long_line(struct client *c)
 {
     c->under_way = true;
     c->closing = true;
+    *c->about = 0;
     c->input_size = 0;
     client_answer_error(c, FAIL(TOO_LARGE), NULL, "a request has at most 65536 bytes");
 }

@@ -40,6 +40,7 @@ struct client {
     uint8_t *output; /* not written yet */
     size_t output_size;
     size_t output_capacity;
+    char about[REQUEST_TEXT_MAX + 1]; /* the instance or the label that the request names; "" if none */
     size_t input_size;
     char input[REQUEST_SIZE_MAX];
 };
@@ -58,7 +59,7 @@ struct admin {
 
 /* The end of a request: name is "return" or "error". The value is taken over. */
 void client_answer(struct client *c, const char *name, json_t *value);
-/* who, reason: NULL if there is none. */
+/* who: NULL for what the request names; reason: NULL if there is none. */
 void client_answer_error(struct client *c, struct err error, const char *who, const char *reason);
 /* A line of its own, beside the answers; a client that takes nothing is dropped. The message is taken over. */
 void client_say(struct client *c, json_t *message);

@@ -4,15 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_MAX 128u /* bytes of an instance's id or label: longer ones exist nowhere */
-
 /* --- members -------------------------------------------------------------------------------------------------------
  */
 
 static bool take_text(json_t *value, void *field)
 {
     const char *text = json_string_value(value);
-    if (!text || json_string_length(value) > TEXT_MAX || strlen(text) != json_string_length(value)) return false;
+    if (!text || json_string_length(value) > REQUEST_TEXT_MAX || strlen(text) != json_string_length(value))
+        return false;
     *(const char **)field = text;
     return true;
 }

@@ -17,6 +17,7 @@
 #define REQUEST_SIZE_MAX    65536u /* bytes of a line, its newline included */
 #define REQUEST_DEPTH_MAX   8u
 #define REQUEST_REASON_SIZE 160u
+#define REQUEST_TEXT_MAX    128u /* bytes of an instance's id or label: longer ones exist nowhere */
 
 enum request_verb {
     REQUEST_CREATE,

@@ -238,10 +238,12 @@ static void what_is_no_snapshot_is_said(void **state)
         const char *expected;
     } asked[] = {
         {"\"snapshots\",\"arguments\":{\"instance\":\"one\"}", "\"snapshots\":[]"},
-        {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}", "STATE_MISSING"},
+        {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}", "one: the instance's state is missing"},
+        {"\"state\",\"arguments\":{\"instance\":\"one\"}", "one: the instance's state is missing"},
         {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"../a\"}", "LABEL_BAD"},
         {"\"snapshot\",\"arguments\":{\"instance\":\"one\",\"name\":\"before-version-1\"}", "LABEL_BAD"},
-        {"\"snapshot-delete\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}", "NO_SNAPSHOT"},
+        {"\"snapshot-delete\",\"arguments\":{\"instance\":\"one\",\"name\":\"a\"}",
+         "one: the instance has no snapshot"},
         {"\"revert\",\"arguments\":{\"instance\":\"one\",\"snapshot\":\"a\"}", "NO_SNAPSHOT"},
         {"\"snapshots\",\"arguments\":{\"instance\":\"two\"}", "NO_INSTANCE"},
         {"\"suspend\",\"arguments\":{\"instance\":\"one\"}", "VERB_STATE"},
@@ -259,7 +261,7 @@ static void what_is_no_snapshot_is_said(void **state)
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"lockout-heals\":\"soon\"}}\n");
     assert_non_null(strstr(read_line(fd), "BAD_VALUE"));
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"tpm\":\"1.3\"}}\n");
-    assert_non_null(strstr(read_line(fd), "tpm is 2.0 or 1.2"));
+    assert_non_null(strstr(read_line(fd), "\"two: tpm is 2.0 or 1.2\""));
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"two\",\"snapshots\":\"yes\"}}\n");
     assert_non_null(strstr(read_line(fd), "snapshots is refused or allowed"));
     say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"tree\",\"snapshots\":\"allowed\",\"start\":false}}\n");
