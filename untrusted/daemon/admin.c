@@ -302,11 +302,14 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *ctx
 {
     (void)source, (void)fd;
     struct client *c = ctx;
-    if ((events & EPOLLOUT) && !flush(c)) {
+    const bool full = c->input_size == sizeof c->input;
+    const bool gone = events & (EPOLLHUP | EPOLLERR);
+    /* With no room the end cannot be read, and the loop would be told of it again and again. */
+    if (((events & EPOLLOUT) && !flush(c)) || (gone && full)) {
         drop(c);
         return 0;
     }
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && c->input_size < sizeof c->input) {
+    if (((events & EPOLLIN) || gone) && !full) {
         ssize_t got = receive(c, c->input + c->input_size, sizeof c->input - c->input_size);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
             drop(c);

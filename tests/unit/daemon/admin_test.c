@@ -20,7 +20,7 @@ static int open_admin(void **state)
     return 0;
 }
 
-/* As main.c does it. */
+/* What a client asked for has to be over: main.c ends the supervisor first. */
 static int close_admin(void **state)
 {
     (void)state;
@@ -186,6 +186,40 @@ static void a_client_that_goes_leaves_what_it_asked_for(void **state)
     assert_int_equal(host.supervisor.roster.count, 1);
 }
 
+static bool is_forgotten(void *ctx)
+{
+    const unsigned *descriptors = ctx;
+    return host_count_descriptors() == *descriptors;
+}
+
+static bool is_served(void *ctx)
+{
+    const struct host *one = ctx;
+    return one->instance->phase == PHASE_SERVING;
+}
+
+/* As much as is read while a request of its own is under way, and more. */
+static void a_client_that_floods_and_goes_is_forgotten_before_it_is_answered(void **state)
+{
+    (void)state;
+    static char flood[65536];
+    struct guest guest;
+    int fd = greeted();
+    memset(flood, '\n', sizeof flood);
+    say(fd, "{\"execute\":\"create\",\"arguments\":{\"label\":\"one\"}}\n");
+    guest_accept(&host, &guest);
+    host.instance = host.supervisor.roster.list[0];
+    guest_hello(&guest, false);
+    while (send(fd, flood, sizeof flood, MSG_NOSIGNAL) > 0)
+        host_run(&host, 1);
+    unsigned descriptors = host_count_descriptors() - 2;
+    close(fd);
+    host_until(&host, is_forgotten, &descriptors);
+    guest_serve(&guest);
+    host_until(&host, is_served, &host);
+    guest_end(&guest);
+}
+
 static void whoever_subscribed_is_told(void **state)
 {
     (void)state;
@@ -287,6 +321,7 @@ int main(void)
         TEST(one_that_reads_nothing_holds_up_nobody),
         TEST(more_clients_than_there_are_places_are_turned_away),
         TEST(a_client_that_goes_leaves_what_it_asked_for),
+        TEST(a_client_that_floods_and_goes_is_forgotten_before_it_is_answered),
         TEST(whoever_subscribed_is_told),
         TEST(each_act_has_its_own_challenge),
         TEST(what_is_no_snapshot_is_said),

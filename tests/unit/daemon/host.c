@@ -1,5 +1,6 @@
 #include "tests/unit/daemon/host.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -233,6 +234,17 @@ void host_until(struct host *host, bool (*done)(void *ctx), void *ctx)
     for (unsigned i = 0; i < TURNS_MAX && !done(ctx); i++)
         assert_true(sd_event_run(host->supervisor.event, TURN_USEC) >= 0);
     assert_true(done(ctx));
+}
+
+unsigned host_count_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *list = opendir("/proc/self/fd");
+    assert_non_null(list);
+    while (readdir(list))
+        count++;
+    closedir(list);
+    return count;
 }
 
 bool host_told(const struct host *host, const char *event)

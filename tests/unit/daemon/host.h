@@ -53,6 +53,8 @@ void host_run(struct host *host, uint64_t usec);
 /* Runs until done, or fails the test after ten seconds. */
 void host_until(struct host *host, bool (*done)(void *ctx), void *ctx);
 bool host_told(const struct host *host, const char *event);
+/* Of the test's process, with all its hosts. */
+unsigned host_count_descriptors(void);
 
 /* Its admin.sock; to be closed before it. */
 struct admin *host_open_admin(struct host *host);

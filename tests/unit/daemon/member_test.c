@@ -5,7 +5,6 @@
  */
 #include "untrusted/daemon/member.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -233,23 +232,12 @@ static void let_ask(struct host *one, struct host *other)
 
 /* --- the hosts ---------------------------------------------------------------------------------------------------- */
 
-static unsigned count_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *list = opendir("/proc/self/fd");
-    assert_non_null(list);
-    while (readdir(list))
-        count++;
-    closedir(list);
-    return count;
-}
-
 /* There is an instance, "one", with a state, that serves. */
 static int open_hosts(void **state)
 {
     (void)state;
     line = through = -1;
-    descriptors = count_descriptors();
+    descriptors = host_count_descriptors();
     host_open(&there);
     host_open(&here);
     admin_there = host_open_admin(&there);
@@ -274,7 +262,7 @@ static int close_hosts(void **state)
     host_close(&there);
     hang_up(&line);
     hang_up(&through);
-    assert_int_equal(count_descriptors(), descriptors); /* none is left */
+    assert_int_equal(host_count_descriptors(), descriptors); /* none is left */
     return 0;
 }
 
