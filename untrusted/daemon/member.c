@@ -1,5 +1,6 @@
 #include "untrusted/daemon/member.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -88,15 +89,19 @@ static void give_up(struct move *m, struct err why, const char *reason)
     const char *label = i ? i->row.label : "an instance";
     if (!reason) reason = err_sentence(why);
     if (m->asked == MEMBER_CONFIRM) {
-        const bool passed_on = i->row.state == MANAGER_MOVED; /* who asked wanted nothing else */
-        log_line(LOG_LEVEL_WARNING, "%s: it %s, and the other vtpmd keeps its key until vtpmctl move asks again: %s",
-                 label, passed_on ? "was passed on" : "has come", reason);
-        answer(m, passed_on ? why : OK, reason);
+        char kept[REASON_SIZE];
+        (void)snprintf(kept, sizeof kept,
+                       "it has come, and the other vtpmd keeps its key until vtpmctl move asks again: %s", reason);
+        log_line(LOG_LEVEL_WARNING, "%s: %s", label, kept);
+        answer(m, m->decided ? OK : why, kept); /* whoever asked again wanted nothing else */
         forget(m);
         return;
     }
-    log_line(LOG_LEVEL_ERROR, "%s: it does not come from the other vtpmd: %s%s", label, reason,
-             m->decided ? "; if it is shown as moved there, vtpmctl move brings it" : "");
+    if (m->asked == MEMBER_JOIN)
+        log_line(LOG_LEVEL_ERROR, "this vtpmd does not join the other one's trust domain: %s", reason);
+    else
+        log_line(LOG_LEVEL_ERROR, "%s: it does not come from the other vtpmd: %s%s", label, reason,
+                 m->decided ? "; if it is shown as moved there, vtpmctl move brings it" : "");
     if (i && i->move == m) {
         i->move = NULL;
         held_state_drop(&i->held);
@@ -367,6 +372,12 @@ void member_join(struct supervisor *supervisor, int there, act_done *done, void 
         ask(m, MEMBER_JOIN);
 }
 
+static bool is_moved(const json_t *shown)
+{
+    const char *state = json_string_value(json_object_get(shown, "state"));
+    return state && strcmp(state, "moved") == 0;
+}
+
 /*
  * It has come already, and may have been passed on since: what is missing is the word that lets the other one forget it.
  * A start that is no later than there is of an earlier stay: it is still to be brought.
@@ -374,11 +385,9 @@ void member_join(struct supervisor *supervisor, int there, act_done *done, void 
 static bool has_come(const struct move *m, const json_t *there)
 {
     const struct instance *i = m->instance;
-    const char *state = json_string_value(json_object_get(there, "state"));
     if (m->incoming || !i) return false;
     if (i->row.state != MANAGER_MOVED) return true;
-    return state && strcmp(state, "moved") == 0 &&
-           (json_int_t)i->row.start > json_integer_value(json_object_get(there, "start"));
+    return is_moved(there) && (json_int_t)i->row.start > json_integer_value(json_object_get(there, "start"));
 }
 
 /* The manager takes the answer to what it was asked last. */
@@ -404,7 +413,12 @@ static void on_shown(void *ctx, struct err result, const char *reason, const jso
         return;
     }
     m->instance = roster_find(&m->supervisor->roster, &m->id);
-    ask(m, has_come(m, value) ? MEMBER_CONFIRM : MEMBER_LOOK);
+    if (!has_come(m, value))
+        ask(m, MEMBER_LOOK);
+    else if (is_moved(value))
+        ask(m, MEMBER_CONFIRM);
+    else
+        give_up(m, FAIL(VERB_STATE), "it is here, and the other vtpmd does not show it as moved");
 }
 
 static void begin_move(struct move *m, const char *name)
