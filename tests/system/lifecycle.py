@@ -177,6 +177,7 @@ def v1_no_instance_is_made_under_the_label_of_another_one_or_the_id_of_one_that_
     gone.call("delete")
     for label in ("v1", instance.identity, gone.identity, gone.identity.upper()):
         daemon.refuses("LABEL_TAKEN", "create", label=label, start=False)
+    require(gone.identity != daemon.create("v1-gone", start=False).identity, "a deleted instance's label brings its id back")
     require(instance.identity != daemon.create("v1-other", start=False).identity, "two instances have one id")
 
 
