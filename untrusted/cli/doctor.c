@@ -269,6 +269,15 @@ static struct doctor_finding judge_fsgsbase(const struct doctor_facts *f, enum d
     return advise(found, "boot without nofsgsbase, a kernel from 5.9 on; in a guest, with a processor that has it");
 }
 
+static struct doctor_finding judge_user_dispatch(const struct doctor_facts *f, enum device_kind device)
+{
+    if (device == DEVICE_SGX) return NOTHING;
+    if (f->user_dispatch) return say(DOCTOR_OK, "system calls of an enclave are caught");
+    const struct doctor_finding found =
+        say(DOCTOR_PROBLEM, "system calls of an enclave cannot be caught, and the software device runs none that way");
+    return advise(found, "use a kernel from 5.11 on; in a sandbox, let it allow prctl PR_SET_SYSCALL_USER_DISPATCH");
+}
+
 static struct doctor_finding judge_landlock(const struct doctor_facts *f, enum device_kind)
 {
     if (f->landlock) return say(DOCTOR_OK, "ABI %d", f->landlock);
@@ -325,6 +334,7 @@ static const struct check {
     {"memfd_secret", DEVICE_AUTO, judge_secret_memory},
     {"memlock", DEVICE_AUTO, judge_memlock},
     {"FSGSBASE", DEVICE_SOFTWARE, judge_fsgsbase},
+    {"user dispatch", DEVICE_SOFTWARE, judge_user_dispatch},
     {"seccomp", DEVICE_AUTO, judge_seccomp},
     {"Landlock", DEVICE_AUTO, judge_landlock},
     {"clock", DEVICE_AUTO, judge_clock},

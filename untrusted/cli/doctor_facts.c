@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -123,6 +124,7 @@ static void look_at_kernel(struct doctor_facts *f)
     const long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     f->landlock = abi > 0 ? (int)abi : 0;
     f->seccomp = syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+    f->user_dispatch = prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0) == 0;
     const char *smt = text_of("/sys/devices/system/cpu/smt/active");
     f->smt = *smt == '1' ? DOCTOR_YES : *smt == '0' ? DOCTOR_NO : DOCTOR_UNKNOWN;
     look_at_epc(f);

@@ -46,6 +46,7 @@ struct doctor_facts {
     bool fsgsbase;
     int landlock; /* its ABI; 0: none */
     bool seccomp;
+    bool user_dispatch; /* of system calls */
     enum doctor_answer smt;
 
     /* the device, as this process sees it */

@@ -3,9 +3,12 @@
 #include <errno.h>
 #include <linux/prctl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+
+#include "untrusted/host/log.h"
 
 #define PLACES_SIZE  (UINT64_C(3) << 40) /* below them are the shadows of the sanitizers */
 #define PLACES_START (ELRANGE_LIMIT - PLACES_SIZE)
@@ -36,6 +39,10 @@ struct err elrange_confine_thread(void)
     const uint64_t first = ELRANGE_LIMIT + 1;
     const struct sigaction killing = {.sa_handler = SIG_DFL};
     ENSURE(sigaction(SIGSYS, &killing, NULL) == 0, SANDBOX);
-    ENSURE(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, first, UINT64_MAX - first, 0) == 0, SANDBOX);
-    return OK;
+    if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, first, UINT64_MAX - first, 0) == 0) return OK;
+    log_line(LOG_LEVEL_ERROR,
+             "system calls of an enclave cannot be caught (%s): the software device wants Linux 5.11, "
+             "and a sandbox around it that allows prctl PR_SET_SYSCALL_USER_DISPATCH",
+             strerror(errno));
+    return FAIL(SANDBOX);
 }

@@ -27,6 +27,7 @@ static const struct doctor_facts good = {
     .fsgsbase = true,
     .landlock = 2,
     .seccomp = true,
+    .user_dispatch = true,
     .smt = DOCTOR_NO,
     .node = DOCTOR_NODE_DEVICE,
     .user = "alice",
@@ -279,6 +280,10 @@ static void what_no_program_runs_without(void **state)
     facts.seccomp = false;
     is_problem(&facts, DEVICE_SOFTWARE, "seccomp", "CONFIG_SECCOMP_FILTER=y");
     facts.seccomp = true;
+    facts.user_dispatch = false;
+    is_problem(&facts, DEVICE_SOFTWARE, "user dispatch", "5.11");
+    assert_true(judged(&facts, DEVICE_SGX).usable);
+    facts.user_dispatch = true;
     facts.features &= ~(UINT32_C(1) << 25);
     is_problem(&facts, DEVICE_SOFTWARE, "processor", "newer processor");
     const struct doctor_report report = judged(&facts, DEVICE_SOFTWARE);
