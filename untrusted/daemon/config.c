@@ -3,7 +3,9 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +77,20 @@ static struct err set_text(void *field, const char *value, const struct origin *
 static struct err set_path(void *field, const char *value, const struct origin *from)
 {
     if (value[0] != '/') return complain(from, "this wants a path that begins with /, not", value);
+    return set_text(field, value, from);
+}
+
+static struct err set_user(void *field, const char *value, const struct origin *from)
+{
+    const struct passwd *entry = getpwnam(value);
+    if (!entry || entry->pw_uid == 0)
+        return complain(from, "this wants a user that there is and that is not root, not", value);
+    return set_text(field, value, from);
+}
+
+static struct err set_group(void *field, const char *value, const struct origin *from)
+{
+    if (!getgrnam(value)) return complain(from, "this wants a group that there is, not", value);
     return set_text(field, value, from);
 }
 
@@ -157,9 +173,9 @@ static const struct row {
     {"manager-image", required_argument, true, offsetof(struct config, manager_image), set_path},
     {"instance-image", required_argument, true, offsetof(struct config, instance_image), set_path},
     {"instance-program", required_argument, true, offsetof(struct config, instance_program), set_path},
-    {"user", required_argument, true, offsetof(struct config, user), set_text},
+    {"user", required_argument, true, offsetof(struct config, user), set_user},
     {"ordinary-memory", no_argument, true, offsetof(struct config, ordinary_memory), set_yes_no},
-    {"admin-group", 0, false, offsetof(struct config, admin_group), set_text},
+    {"admin-group", 0, false, offsetof(struct config, admin_group), set_group},
     {"commit-timeout", 0, false, offsetof(struct config, commit_timeout), set_seconds},
     {"anchor", 0, false, offsetof(struct config, anchor), set_anchor},
     {"anchor-file", 0, false, offsetof(struct config, anchor_file), set_path},
@@ -367,9 +383,14 @@ struct err config_load(int argc, char **argv, enum config_action *out_action, st
     return OK;
 }
 
+static bool is_text(const struct row *row)
+{
+    return row->set == set_path || row->set == set_text || row->set == set_user || row->set == set_group;
+}
+
 void config_free(struct config *config)
 {
     for (size_t i = 0; i < ROW_COUNT; i++)
-        if (rows[i].set == set_path || rows[i].set == set_text) free(*(char **)((char *)config + rows[i].offset));
+        if (is_text(&rows[i])) free(*(char **)((char *)config + rows[i].offset));
     *config = (struct config){0};
 }

@@ -93,9 +93,7 @@ static struct err find_user(struct daemon *d)
     if (!d->config.user)
         log_line(LOG_LEVEL_ERROR, "started by root, vtpmd wants the user that instances become: --user, or user in the "
                                   "configuration file");
-    else if (!entry || entry->pw_uid == 0)
-        log_line(LOG_LEVEL_ERROR, "--user %s: there is no such user, or it is root", d->config.user);
-    ENSURE(entry && entry->pw_uid != 0, USAGE);
+    ENSURE(entry, USAGE);
     s->instance_uid = entry->pw_uid;
     s->instance_gid = entry->pw_gid;
     return OK;
@@ -363,10 +361,7 @@ static struct err listen_admin(const struct config *config, int *out_fd)
         return OK;
     }
     const struct group *group = config->admin_group ? getgrnam(config->admin_group) : NULL;
-    if (config->admin_group && !group) {
-        log_line(LOG_LEVEL_ERROR, "admin-group %s: there is no such group", config->admin_group);
-        return FAIL(CONFIG);
-    }
+    ENSURE(group || !config->admin_group, CONFIG);
     int size = snprintf(text, sizeof text, "unix:%s/admin.sock", config->run_dir);
     ENSURE(size > 0 && (size_t)size < sizeof text, TOO_LARGE);
     TRY(address_parse(text, &address));

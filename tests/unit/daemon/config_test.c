@@ -89,7 +89,7 @@ static void the_file_is_read(void **state)
     struct config config = {0};
     assert_ok(load("# all of it\n\n  state-dir = /a/b c  \nrun-dir=/r\ncpu = /c\nmanager-image = /m\n"
                    "device = software\n"
-                   "instance-image = /i\ninstance-program = /p\nuser = vtpm\nadmin-group = adm\n"
+                   "instance-image = /i\ninstance-program = /p\nuser = nobody\nadmin-group = adm\n"
                    "commit-timeout = 7\nrebuild = manual\nordinary-memory = yes",
                    NULL, 0, &config));
     assert_string_equal(config.state_dir, "/a/b c");
@@ -99,7 +99,7 @@ static void the_file_is_read(void **state)
     assert_string_equal(config.manager_image, "/m");
     assert_string_equal(config.instance_image, "/i");
     assert_string_equal(config.instance_program, "/p");
-    assert_string_equal(config.user, "vtpm");
+    assert_string_equal(config.user, "nobody");
     assert_string_equal(config.admin_group, "adm");
     assert_int_equal(config.commit_timeout, 7);
     assert_false(config.rebuild);
@@ -161,6 +161,9 @@ static void errors_name_the_line(void **state)
     assert_complaint("anchor-rate = 10001\n", "1", "10000");
     assert_complaint("commit-rate = -1\n", "1", "10000");
     assert_complaint("ordinary-memory = 1\n", "1", "yes or no");
+    assert_complaint("\nuser = no-such-user\n", "2", "no-such-user");
+    assert_complaint("user = root\n", "1", "not root");
+    assert_complaint("\nadmin-group = no-such-group\n", "2", "no-such-group");
 }
 
 static void a_line_without_end_is_refused(void **state)
