@@ -24,14 +24,17 @@
 #include "tests/hostile/device/probe.h"
 #include "tests/hostile/device/rig.h"
 
-#define SECRET     UINT64_C(0x5E2C7A1984D36BF0)
-#define RING_PAGES 64u
+#define SECRET            UINT64_C(0x5E2C7A1984D36BF0)
+#define IN_MEMORY(secret) ((secret) ^ UINT64_C(0xA5A5A5A5A5A5A5A5)) /* as the probe keeps it */
+#define RING_PAGES        64u
 
 static struct rig rig;
 
 static struct shared {
     volatile uint32_t inside;
     volatile uint32_t leave;
+    uint64_t address; /* of a secret in the enclave's memory */
+    volatile uint64_t taken;
 } * shared;
 
 static int set_up(void **state)
@@ -50,13 +53,14 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* A process that is inside the enclave, with the secret in registers only. */
+/* A process that is inside the enclave, with one secret in registers only, and one in its memory. */
 static pid_t start_victim(void)
 {
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         rig_open(&rig);
+        shared->address = rig_call(&rig, PROBE_SECRET, SECRET, 0, 0, 0);
         rig_call(&rig, PROBE_HOLD_REGISTER, (uint64_t)&shared->inside, (uint64_t)&shared->leave, SECRET, 0);
         _exit(0);
     }
@@ -85,6 +89,34 @@ static void debugger_reads_registers_while_inside(void **state)
     assert_int_equal(attached | read_general | read_extended, 0);
     assert_int_equal(registers.r12, SECRET);
     assert_memory_equal((const uint8_t *)extended.xmm_space + 7 * 16, &(uint64_t){SECRET}, 8);
+}
+
+/* What an attacker would write there: any code of the process does. RDI: from where, RSI: to where. */
+void take_and_stay(void);
+__asm__("take_and_stay: mov (%rdi), %rax\n"
+        "mov %rax, (%rsi)\n"
+        "0: pause\n"
+        "jmp 0b\n");
+
+/* The memory that no interface reads (memory_test.c) is read by the thread that is made to. */
+static void debugger_has_code_of_its_own_read_the_memory_while_inside(void **state)
+{
+    (void)state;
+    struct user_regs_struct registers = {0};
+    pid_t child = start_victim();
+    long done = ptrace(PTRACE_ATTACH, child, NULL, NULL);
+    waitpid(child, NULL, 0);
+    done |= ptrace(PTRACE_GETREGS, child, NULL, &registers);
+    registers.rip = (uintptr_t)take_and_stay;
+    registers.rdi = shared->address;
+    registers.rsi = (uintptr_t)&shared->taken;
+    done |= ptrace(PTRACE_SETREGS, child, NULL, &registers);
+    done |= ptrace(PTRACE_DETACH, child, NULL, NULL);
+    for (unsigned i = 0; i < 10000 && !shared->taken; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    stop_victim(child);
+    assert_int_equal(done, 0);
+    assert_int_equal(shared->taken, IN_MEMORY(SECRET));
 }
 
 static int sample(pid_t child)
@@ -132,6 +164,7 @@ int main(int argc, char **argv)
     rig_arguments(argc, argv);
     const struct CMUnitTest tests[] = {
         TEST(debugger_reads_registers_while_inside),
+        TEST(debugger_has_code_of_its_own_read_the_memory_while_inside),
         TEST(sampling_profiler_reads_registers_while_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
