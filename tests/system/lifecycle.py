@@ -293,6 +293,21 @@ def stop_all_stops_all():
             f"{labels(daemon)}")
 
 
+@test
+def what_an_instances_process_logs_says_which_instance_it_is():
+    daemon = shared()
+    instances = [daemon.create(label) for label in ("says-one", "says-two")]
+    daemon.refuses("PEER_CLOSED", "create", label="says-three", listen=[f"swtpm:unix:{daemon.run}/instances/says-one/tpm.sock"])
+    said = [line for line in daemon.log().splitlines() if line.startswith("vtpm-instance: ")]
+    unnamed = [line for line in said if not re.match("vtpm-instance: [0-9a-f-]{36}: ", line)]
+    require(not unnamed, f"whose are these: {unnamed}")
+    third = daemon.call("show", instance="says-three")["id"]
+    for identity, text in (*((one.identity, "device: ") for one in instances), (third, "listening for ")):
+        require(any(line.startswith(f"vtpm-instance: {identity}: {text}") for line in said), f"{identity} says nothing: {said}")
+    for one in instances:
+        one.stop()
+
+
 # --- vtpmd ends and comes back ---------------------------------------------------------------------------------------
 
 def goes_on(end):

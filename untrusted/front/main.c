@@ -212,7 +212,10 @@ static void block_signals(void)
 static int run(const struct front_options *options)
 {
     static struct serving serving;
+    static char id[ID_TEXT_SIZE];
     const struct connector_paths paths = {options->daemon, options->instance};
+    id_format(&options->id, id);
+    log_about(id);
     serving.options = options;
     block_signals();
     if (endpoints_listen(&options->endpoints, geteuid(), getegid(), serving.listen_fds).code) return EXIT_FAILURE;

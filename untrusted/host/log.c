@@ -12,6 +12,7 @@
 
 static struct {
     const char *program;
+    const char *subject; /* NULL: none */
     bool journal;
 } log_state;
 
@@ -32,13 +33,20 @@ void log_open(const char *program)
     log_state.journal = stderr_is_journal();
 }
 
+void log_about(const char *subject)
+{
+    log_state.subject = subject;
+}
+
 static size_t log_prefix(enum log_level level, char line[LINE_MAX_SIZE])
 {
+    const char *subject = log_state.subject ? log_state.subject : "";
+    const char *colon = log_state.subject ? ": " : "";
     int size = 0;
     if (log_state.journal)
-        size = snprintf(line, LINE_MAX_SIZE, "<%d>", (int)level);
+        size = snprintf(line, LINE_MAX_SIZE, "<%d>%s%s", (int)level, subject, colon);
     else if (log_state.program)
-        size = snprintf(line, LINE_MAX_SIZE, "%s: ", log_state.program);
+        size = snprintf(line, LINE_MAX_SIZE, "%s: %s%s", log_state.program, subject, colon);
     if (size < 0) return 0;
     return (size_t)size < LINE_MAX_SIZE / 2 ? (size_t)size : LINE_MAX_SIZE / 2;
 }

@@ -23,6 +23,9 @@ enum log_level {
  */
 void log_open(const char *program);
 
+/* From now on every line says that it is about this, in the journal too. Must outlive all logging. */
+void log_about(const char *subject);
+
 /* Writes one line of at most 1023 bytes; the rest is cut off. errno is left as it was. */
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

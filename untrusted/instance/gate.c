@@ -10,7 +10,6 @@
 
 struct gate {
     sd_event *event;
-    const char *instance;
     sd_event_source *source;
     struct service *service;
     struct line *line; /* the front-end; NULL: there is none */
@@ -22,7 +21,7 @@ static void drop_front(struct gate *gate, struct err why)
     line_close(&gate->line);
     if (!gate->linked) return;
     gate->linked = false;
-    log_line(LOG_LEVEL_NOTICE, "%s: the front-end has gone: %s", gate->instance, err_sentence(why));
+    log_line(LOG_LEVEL_NOTICE, "the front-end has gone: %s", err_sentence(why));
     service_front_gone(gate->service);
 }
 
@@ -113,11 +112,11 @@ void gate_attach(struct gate *gate, struct service *service)
     gate->service = service;
 }
 
-struct err gate_open(sd_event *event, const char *instance, int listen_fd, struct gate **out_gate)
+struct err gate_open(sd_event *event, int listen_fd, struct gate **out_gate)
 {
     struct gate *gate = calloc(1, sizeof *gate);
     ENSURE(gate, NO_MEMORY);
-    *gate = (struct gate){.event = event, .instance = instance};
+    *gate = (struct gate){.event = event};
     if (sd_event_add_io(event, &gate->source, listen_fd, EPOLLIN, on_accept, gate) < 0 ||
         sd_event_source_set_enabled(gate->source, SD_EVENT_OFF) < 0) {
         gate_close(&gate);

@@ -15,7 +15,7 @@ struct gate;
 
 /* listen_fd stays the caller's; nobody is accepted before the enclave's end of K2 is known. ERR_NO_MEMORY, ERR_SYSTEM.
  */
-struct err gate_open(sd_event *event, const char *instance, int listen_fd, struct gate **out_gate);
+struct err gate_open(sd_event *event, int listen_fd, struct gate **out_gate);
 /* The front of the service's options. */
 struct service_front gate_front(struct gate *gate);
 /* Before the loop runs. */

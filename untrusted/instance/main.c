@@ -129,7 +129,10 @@ static struct err open_resources(const struct options *options, struct image *im
 static int run(const struct options *options)
 {
     static struct image image;
+    static char id[ID_TEXT_SIZE];
     struct worker_resources resources = {.options = options, .image = &image};
+    id_format(&options->id, id);
+    log_about(id);
     block_signals();
     if (open_resources(options, &image, &resources).code) return EXIT_FAILURE;
     int code = keeper_run(&resources);

@@ -73,19 +73,18 @@ static void daemon_lost(struct service *s, struct err why)
     s->greeted = false;
     if (s->ended) return;
     if (s->stage < LINKED) {
-        log_line(LOG_LEVEL_WARNING, "%s: the connection to vtpmd ended before the TPM was on: %s", s->options.instance,
-                 err_sentence(why));
+        log_line(LOG_LEVEL_WARNING, "the connection to vtpmd ended before the TPM was on: %s", err_sentence(why));
         end_loop(s, s->stopping ? s->end : SERVICE_AGAIN);
         return;
     }
     if (s->candidate) {
-        log_line(LOG_LEVEL_ERROR, "%s: the connection to vtpmd ended (%s) before this process had taken the TPM over",
-                 s->options.instance, err_sentence(why));
+        log_line(LOG_LEVEL_ERROR, "the connection to vtpmd ended (%s) before this process had taken the TPM over",
+                 err_sentence(why));
         end_loop(s, SERVICE_FAILED);
         return;
     }
-    log_line(LOG_LEVEL_WARNING, "%s: the connection to vtpmd is lost (%s); what changes the TPM's state waits for it",
-             s->options.instance, err_sentence(why));
+    log_line(LOG_LEVEL_WARNING, "the connection to vtpmd is lost (%s); what changes the TPM's state waits for it",
+             err_sentence(why));
     s->options.host.disconnected(s->options.host.ctx);
 }
 
@@ -153,10 +152,9 @@ static void break_down(struct service *s, struct err why)
     uint64_t address = 0;
     if (why.code == ERR_SGX_FAULT) {
         s->options.host.fault(s->options.host.ctx, &vector, &address);
-        log_line(LOG_LEVEL_ERROR, "%s: the enclave faulted with vector %u at address %#" PRIx64, s->options.instance,
-                 vector, address);
+        log_line(LOG_LEVEL_ERROR, "the enclave faulted with vector %u at address %#" PRIx64, vector, address);
     }
-    log_line(LOG_LEVEL_ERROR, "%s: %s; %s", s->options.instance, err_sentence(why),
+    log_line(LOG_LEVEL_ERROR, "%s; %s", err_sentence(why),
              serves
                  ? "every command is answered TPM_RC_FAILURE until the machine is reset, and goes on from the newest "
                    "recorded state then"
@@ -228,8 +226,7 @@ static void refused_by_enclave(struct service *s, const char *what, struct err w
         break_down(s, why);
         return;
     }
-    log_line(LOG_LEVEL_ERROR, "%s: the enclave does not take %s of vtpmd: %s", s->options.instance, what,
-             err_sentence(why));
+    log_line(LOG_LEVEL_ERROR, "the enclave does not take %s of vtpmd: %s", what, err_sentence(why));
     daemon_lost(s, why);
 }
 
@@ -270,8 +267,8 @@ static void on_state(struct service *s, struct span body)
     }
     result = machine_load(s->options.machine, state, &effects);
     if (result.code) {
-        log_line(LOG_LEVEL_ERROR, "%s: the state of version %" PRIu64 " cannot be opened: %s", s->options.instance,
-                 version, err_sentence(result));
+        log_line(LOG_LEVEL_ERROR, "the state of version %" PRIu64 " cannot be opened: %s", version,
+                 err_sentence(result));
         (void)wire_send_refused(line_stream(s->daemon), result).code; /* for whoever asks vtpmd why */
         end_loop(s, SERVICE_FAILED);
         return;
@@ -302,7 +299,7 @@ static void on_link(struct service *s, struct span body)
         arm_deadline(s, s->named + s->options.commit_timeout_usec);
     }
     if (!result.code) return;
-    log_line(LOG_LEVEL_ERROR, "%s: no session with the enclave: %s", s->options.instance, err_sentence(result));
+    log_line(LOG_LEVEL_ERROR, "no session with the enclave: %s", err_sentence(result));
     end_loop(s, SERVICE_FAILED);
 }
 
@@ -328,7 +325,7 @@ static void on_refused(struct service *s, struct span body)
         end_loop(s, s->end); /* there is no holder: the receipt was recorded, and the word of it was lost */
         return;
     }
-    log_line(LOG_LEVEL_ERROR, "%s: vtpmd refuses: %s", s->options.instance, err_sentence(why));
+    log_line(LOG_LEVEL_ERROR, "vtpmd refuses: %s", err_sentence(why));
     if (is_final(why))
         end_loop(s, SERVICE_FAILED);
     else
@@ -427,8 +424,7 @@ void service_connect(struct service *s, int fd)
 /* What the front-end sent is no record of its session: the session is over, the enclave is not. */
 static void refuse_front(struct service *s, struct err why)
 {
-    log_line(LOG_LEVEL_ERROR, "%s: the enclave does not take a record of the front-end: %s", s->options.instance,
-             err_sentence(why));
+    log_line(LOG_LEVEL_ERROR, "the enclave does not take a record of the front-end: %s", err_sentence(why));
     s->busy = s->waiting = false;
     s->options.front.failed(s->options.front.ctx, why);
     service_front_gone(s);
@@ -499,7 +495,7 @@ static struct err may_suspend(const struct service *s)
 /* The service goes on. */
 static void refuse_suspend(struct service *s, struct err why)
 {
-    log_line(LOG_LEVEL_WARNING, "%s: it is not suspended, and goes on: %s", s->options.instance, err_sentence(why));
+    log_line(LOG_LEVEL_WARNING, "it is not suspended, and goes on: %s", err_sentence(why));
     s->stopping = s->stop_begun = false;
     s->stop_began = 0;
     if (s->daemon && s->greeted) sent(s, wire_send_stop_refused(line_stream(s->daemon), why));
@@ -537,8 +533,8 @@ static void begin_stop(struct service *s)
         s->health == HEALTH_BROKEN ? FAIL(ENCLAVE_DEAD) : machine_stop(s->options.machine, INSTANCE_STOP_OFF, &effects);
     if (result.code) {
         log_line(LOG_LEVEL_ERROR,
-                 "%s: this ends without a receipt (%s); the next start needs vtpmd's word that this one is dead",
-                 s->options.instance, err_sentence(result));
+                 "this ends without a receipt (%s); the next start needs vtpmd's word that this one is dead",
+                 err_sentence(result));
         end_loop(s, s->end == SERVICE_ENDED ? SERVICE_FAILED : s->end);
         return;
     }
@@ -584,27 +580,25 @@ static void stop_overdue(struct service *s)
         return;
     }
     log_line(LOG_LEVEL_ERROR,
-             s->stage == STOPPED
-                 ? "%s: the TPM is off, but its receipt was not recorded: vtpmd was not there for %" PRIu64
-                   " s; the next start needs its word that this one is dead"
-                 : "%s: the TPM's last state was not recorded within %" PRIu64
-                   " s (--commit-timeout); this ends without a receipt",
-             s->options.instance, s->options.commit_timeout_usec / UINT64_C(1000000));
+             s->stage == STOPPED ? "the TPM is off, but its receipt was not recorded: vtpmd was not there for %" PRIu64
+                                   " s; the next start needs its word that this one is dead"
+                                 : "the TPM's last state was not recorded within %" PRIu64
+                                   " s (--commit-timeout); this ends without a receipt",
+             s->options.commit_timeout_usec / UINT64_C(1000000));
     end_loop(s, SERVICE_FAILED);
 }
 
 static void operation_overdue(struct service *s)
 {
-    log_line(LOG_LEVEL_ERROR, "%s: vtpmd has not confirmed what was asked after %" PRIu64 " s (--commit-timeout)",
-             s->options.instance, s->options.commit_timeout_usec / UINT64_C(1000000));
+    log_line(LOG_LEVEL_ERROR, "vtpmd has not confirmed what was asked after %" PRIu64 " s (--commit-timeout)",
+             s->options.commit_timeout_usec / UINT64_C(1000000));
     break_down(s, FAIL(LEASE));
 }
 
 /* The share that the enclave was given is of use to that front-end only. */
 static void front_overdue(struct service *s)
 {
-    log_line(LOG_LEVEL_ERROR, "%s: the front-end that registered has not come; this begins anew for another",
-             s->options.instance);
+    log_line(LOG_LEVEL_ERROR, "the front-end that registered has not come; this begins anew for another");
     service_front_gone(s);
 }
 

@@ -59,7 +59,6 @@ struct service;
 struct service_options {
     sd_event *event;
     struct instance_id id;
-    const char *instance; /* its name, for the log; outlives the service */
     struct machine *machine;
     struct service_host host;
     struct service_front front;

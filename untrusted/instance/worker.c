@@ -38,17 +38,16 @@ struct worker {
     struct tunnel *tunnel; /* in memory; NULL with a separate front-end */
     struct front *front;   /* the same */
     struct gate *gate;     /* NULL without */
-    char name[ID_TEXT_SIZE];
 };
 
 #define TUNNEL_ROOM ((sizeof(struct tunnel) + 63) / 64 * 64)
 
 /* errno is part of the sentence only where the error is about the system. */
-static struct err explain(const struct worker *w, const char *step, struct err result)
+static struct err explain(const char *step, struct err result)
 {
     bool system = result.code == ERR_SYSTEM || result.code == ERR_SANDBOX;
     if (result.code)
-        log_line(LOG_LEVEL_ERROR, "%s: %s: %s%s%s%s", w->name, step, err_sentence(result), system ? " (" : "",
+        log_line(LOG_LEVEL_ERROR, "%s: %s%s%s%s", step, err_sentence(result), system ? " (" : "",
                  system ? strerror(errno) : "", system ? ")" : "");
     return result;
 }
@@ -84,9 +83,8 @@ static struct err take_memory(struct worker *w)
     bool ordinary = w->resources->options->ordinary_memory;
     if (ordinary)
         log_line(LOG_LEVEL_WARNING,
-                 "%s: --ordinary-memory: the secrets of this TPM are NOT protected from whoever may read this "
-                 "machine's memory",
-                 w->name);
+                 "--ordinary-memory: the secrets of this TPM are NOT protected from whoever may read this "
+                 "machine's memory");
     void *calls = mmap(NULL, MACHINE_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ENSURE(calls != MAP_FAILED, NO_MEMORY);
     w->calls = calls;
@@ -106,7 +104,7 @@ static void on_admitted(void *ctx)
 static void on_disconnected(void *ctx)
 {
     const struct worker *w = ctx;
-    (void)explain(w, "asking for another connection", keeper_send_disconnected(w->keeper_fd));
+    (void)explain("asking for another connection", keeper_send_disconnected(w->keeper_fd));
 }
 
 static void enclave_fault_of(void *ctx, uint16_t *out_vector, uint64_t *out_address)
@@ -157,8 +155,8 @@ static void on_linked(void *ctx)
 {
     struct worker *w = ctx;
     struct err result =
-        explain(w, "listening", endpoints_serve(&w->resources->options->endpoints, w->resources->listen_fds, w->front));
-    if (!result.code) result = explain(w, "telling its keeper", keeper_send_ready(w->keeper_fd));
+        explain("listening", endpoints_serve(&w->resources->options->endpoints, w->resources->listen_fds, w->front));
+    if (!result.code) result = explain("telling its keeper", keeper_send_ready(w->keeper_fd));
     if (result.code) {
         (void)sd_event_exit(w->event, SERVICE_FAILED);
         return;
@@ -238,7 +236,6 @@ static struct err open_service(struct worker *w)
     struct service_options service = {
         .event = w->event,
         .id = options->id,
-        .instance = w->name,
         .machine = &w->machine,
         .host = {w, on_admitted, on_disconnected, enclave_fault_of},
         .front = {w, on_named, on_record, on_failed},
@@ -248,7 +245,7 @@ static struct err open_service(struct worker *w)
         .incoming = w->start->incoming,
     };
     if (options->separate_front) {
-        TRY(gate_open(w->event, w->name, w->resources->front_fd, &w->gate));
+        TRY(gate_open(w->event, w->resources->front_fd, &w->gate));
         service.front = gate_front(w->gate);
     } else {
         TRY(open_tunnel(w));
@@ -275,17 +272,17 @@ static struct err serve(struct worker *w)
 static struct err begin(struct worker *w)
 {
     ENSURE(sd_event_new(&w->event) >= 0, SYSTEM);
-    TRY(explain(w, "its memory", take_memory(w)));
-    TRY(explain(w, "libcrypto", crypto_init(&w->crypto)));
-    TRY(explain(w, "loading the enclave", load_enclave(w)));
-    return explain(w, "serving", serve(w));
+    TRY(explain("its memory", take_memory(w)));
+    TRY(explain("libcrypto", crypto_init(&w->crypto)));
+    TRY(explain("loading the enclave", load_enclave(w)));
+    return explain("serving", serve(w));
 }
 
 static void hand_over(struct worker *w)
 {
     struct front_session sessions[FRONT_CONNECTIONS_MAX];
     size_t count = front_hand_over(w->front, sessions);
-    (void)explain(w, "handing the clients over", keeper_send_hand_over(w->keeper_fd, sessions, count));
+    (void)explain("handing the clients over", keeper_send_hand_over(w->keeper_fd, sessions, count));
 }
 
 static void end(struct worker *w)
@@ -303,7 +300,6 @@ int worker_run(const struct worker_resources *resources, const struct worker_sta
 {
     struct worker w = {.resources = resources, .start = start, .keeper_fd = keeper_fd};
     mallopt(M_MMAP_THRESHOLD, 64 * 1024); /* a buffer for the largest state costs what the actual one touches */
-    id_format(&resources->options->id, w.name);
     int code = SERVICE_FAILED;
     if (!begin(&w).code) code = sd_event_loop(w.event);
     if (code == SERVICE_REBUILD && w.front) hand_over(&w);

@@ -95,7 +95,7 @@ static int set_up(void **state)
     assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &address_size), 0);
     assert_ok(x25519_generate(&rig.crypto, &share));
     memcpy(rig.front_share, share.public, sizeof rig.front_share);
-    assert_ok(gate_open(rig.event, "test", listener, &gate));
+    assert_ok(gate_open(rig.event, listener, &gate));
     options.separate_front = true;
     options.front = gate_front(gate);
     assert_ok(service_open(&options, &rig.service));

@@ -204,7 +204,6 @@ struct service_options rig_begin(struct rig *rig, bool awaiting_reset)
     return (struct service_options){
         .event = rig->event,
         .id = rig->id,
-        .instance = "test",
         .machine = &rig->machine,
         .host = {rig, on_admitted, on_disconnected, fault_of},
         .commit_timeout_usec = RIG_TIMEOUT_USEC,
