@@ -33,6 +33,7 @@ struct options {
     const char *user; /* NULL: stay who we are */
     bool create;
     bool ordinary_memory;
+    bool help;
 };
 
 static const char usage[] = "usage: vtpm-cpu [--secret PLACE] [--listen PATH] [--user NAME] [--ordinary-memory]\n"
@@ -63,6 +64,8 @@ static struct err parse_options(int argc, char **argv, struct options *out)
             out->create = true;
         else if (option == 'o')
             out->ordinary_memory = true;
+        else if (option == 'h')
+            out->help = true;
         else
             return FAIL(USAGE);
     }
@@ -225,6 +228,7 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
+    if (options.help) return fputs(usage, stdout) < 0 || fflush(stdout) != 0;
     place.ordinary_memory = options.ordinary_memory;
     block_signals();
     result = options.create ? secret_create(&place) : serve(&options, &place);

@@ -241,6 +241,14 @@ def loader_variables_are_cleaned(place):
 
 
 @test
+def help_is_no_mistake(_place):
+    asked = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=False)
+    assert asked.returncode == 0 and asked.stdout.startswith("usage: vtpm-cpu") and not asked.stderr
+    mistaken = subprocess.run([PROGRAM, "--hlp"], capture_output=True, text=True, check=False)
+    assert mistaken.returncode == 2 and "usage: vtpm-cpu" in mistaken.stderr and not mistaken.stdout
+
+
+@test
 def drops_root_when_asked(place):
     if os.geteuid() != 0:
         raise tap.Skip("needs root")
