@@ -302,7 +302,8 @@ def what_an_instances_process_logs_says_which_instance_it_is():
     unnamed = [line for line in said if not re.match("vtpm-instance: [0-9a-f-]{36}: ", line)]
     require(not unnamed, f"whose are these: {unnamed}")
     third = daemon.call("show", instance="says-three")["id"]
-    for identity, text in (*((one.identity, "device: ") for one in instances), (third, "listening for ")):
+    taken = f"listening for swtpm data at unix:{daemon.run}/instances/says-one/tpm.sock: "
+    for identity, text in (*((one.identity, "device: ") for one in instances), (third, taken)):
         require(any(line.startswith(f"vtpm-instance: {identity}: {text}") for line in said), f"{identity} says nothing: {said}")
     for one in instances:
         one.stop()

@@ -2,9 +2,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -105,6 +107,20 @@ struct err address_beside(const struct address *address, const char *suffix, str
         TRY(next_port(&((struct sockaddr_in6 *)&beside.socket.storage)->sin6_port));
     *out_address = beside;
     return OK;
+}
+
+void address_format(const struct address *address, char out_text[ADDRESS_TEXT_SIZE])
+{
+    const bool is_6 = address->socket.generic.sa_family == AF_INET6;
+    char host[INET6_ADDRSTRLEN] = "";
+    char port[8] = "";
+    if (address->socket.generic.sa_family == AF_UNIX) {
+        (void)snprintf(out_text, ADDRESS_TEXT_SIZE, "unix:%s", address->socket.local.sun_path);
+        return;
+    }
+    (void)getnameinfo(&address->socket.generic, address->size, host, sizeof host, port, sizeof port,
+                      NI_NUMERICHOST | NI_NUMERICSERV);
+    (void)snprintf(out_text, ADDRESS_TEXT_SIZE, "tcp:%s%s%s:%s", is_6 ? "[" : "", host, is_6 ? "]" : "", port);
 }
 
 /* A socket file that refuses connections was left behind by a process that is gone. */

@@ -22,6 +22,11 @@ struct err address_parse(const char *text, struct address *out_address);
 /* The address beside it: the port + 1, or the path with suffix. ERR_TOO_LARGE, ERR_BAD_VALUE for port 65535. */
 struct err address_beside(const struct address *address, const char *suffix, struct address *out_address);
 
+#define ADDRESS_TEXT_SIZE 120u /* of the longest path, and of any TCP address */
+
+/* As address_parse takes it, for a line in the log. */
+void address_format(const struct address *address, char out_text[ADDRESS_TEXT_SIZE]);
+
 /*
  * Listens, without blocking. A unix socket gets mode 0600 and the owner uid:gid; one that nobody listens on any more
  * is replaced, one that is served is not. An address in use is waited for, ten seconds at most: whoever had it may have

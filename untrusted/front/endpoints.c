@@ -109,8 +109,11 @@ struct err endpoints_listen(const struct endpoints *e, uid_t uid, gid_t gid, int
         }
         struct err result = address_listen(&e->places[i].address, uid, gid, &out_fds[i]);
         if (!result.code) continue;
-        log_line(LOG_LEVEL_ERROR, "listening for %s: %s: %s", e->places[i].protocol->name, err_sentence(result),
-                 strerror(errno));
+        const int why = errno;
+        char place[ADDRESS_TEXT_SIZE];
+        address_format(&e->places[i].address, place);
+        log_line(LOG_LEVEL_ERROR, "listening for %s at %s: %s: %s", e->places[i].protocol->name, place,
+                 err_sentence(result), strerror(why));
         return result;
     }
     return OK;

@@ -44,6 +44,18 @@ static void tcp_with_an_address(void **state)
     assert_int_equal(address.socket.generic.sa_family, AF_INET6);
 }
 
+static void an_address_is_told_as_it_is_taken(void **state)
+{
+    (void)state;
+    const char *texts[] = {"tcp:127.0.0.1:2321", "tcp:[::1]:65534", "unix:/run/x"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const struct address address = parse(texts[i]);
+        char told[ADDRESS_TEXT_SIZE];
+        address_format(&address, told);
+        assert_string_equal(told, texts[i]);
+    }
+}
+
 static void nonsense_is_refused(void **state)
 {
     (void)state;
@@ -153,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tcp_is_loopback_by_default),
         cmocka_unit_test(tcp_with_an_address),
+        cmocka_unit_test(an_address_is_told_as_it_is_taken),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(a_path_that_no_socket_can_have_is_refused),
         cmocka_unit_test(beside_is_the_next_port_or_the_suffix),
