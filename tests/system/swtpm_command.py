@@ -416,8 +416,8 @@ def run_as_another_user_it_still_ends_in_order():
 class Handing:
     """The admin API with descriptors."""
 
-    def __init__(self):
-        self.admin = daemon().admin()
+    def __init__(self, where):
+        self.admin = where.admin()
 
     def ask(self, verb, descriptors, **arguments):
         line = json.dumps({"execute": verb, "arguments": arguments}).encode() + b"\n"
@@ -427,10 +427,11 @@ class Handing:
 
 @test
 def what_is_handed_over_is_checked_and_never_kept():
-    label = daemon().call("create", label="handed", start=False)["label"]
-    handing = Handing()
+    own = Daemon()  # in another, what other tests had may be closed meanwhile
+    label = own.call("create", label="handed", start=False)["label"]
+    handing = Handing(own)
     ours, theirs = socket.socketpair()
-    descriptors = f"/proc/{daemon().process.pid}/fd"
+    descriptors = f"/proc/{own.process.pid}/fd"
     handing.ask("version", [theirs.fileno()])
     before = len(os.listdir(descriptors))
     for swtpm, count in (({"sockets": ["data"]}, 0), ({"sockets": ["data", "control"]}, 1), ({"sockets": ["nonsense"]}, 1),
@@ -443,8 +444,8 @@ def what_is_handed_over_is_checked_and_never_kept():
     for _ in range(20):
         handing.ask("version", [theirs.fileno()] * 4)
     require(handing.ask("await", [], instance=label)["return"]["held"] is False, "await waited")
-    require(len(os.listdir(descriptors)) == before, "descriptors were kept")
-    require(daemon().call("show", instance=label)["state"] == "provisioned", "it was started")
+    wait_for(lambda: len(os.listdir(descriptors)) == before, "descriptors were kept")
+    require(own.call("show", instance=label)["state"] == "provisioned", "it was started")
     ours.close()
     theirs.close()
     handing.admin.close()
